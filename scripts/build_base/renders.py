@@ -1,0 +1,112 @@
+"""What the training scripts share: the renders, their shifts, captions, checkpoints, the learning rate."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+SHIFTS = (-2, 0, 2)  # pixels, either way
+HELD_OUT_PER_STUDIO = 2
+
+
+@dataclass(frozen=True)
+class Renders:
+    """``images``: ``(studio, subject, 3, 64, 64)`` in [-1, 1]; ``other_images``: the judge's extra subjects."""
+
+    images: torch.Tensor
+    other_images: torch.Tensor
+    studios: list[str]
+    subjects: list[str]
+
+    def held_out(self) -> torch.Tensor:
+        """Boolean ``(studio, subject)``: two pairs a studio that the U-Net, CLIP and the judge never see.
+
+        Each is another subject, so every subject is seen by at least eight studios.
+        """
+        order = torch.randperm(len(self.subjects), generator=torch.Generator().manual_seed(2303))
+        held_out = torch.zeros(self.images.shape[:2], dtype=torch.bool)
+        for studio in range(len(self.studios)):
+            held_out[studio, order[studio * HELD_OUT_PER_STUDIO : (studio + 1) * HELD_OUT_PER_STUDIO]] = True
+        return held_out
+
+
+def load_renders(work: Path) -> Renders:
+    stored = np.load(work / "renders.npz")
+    images = torch.from_numpy(stored["images"]).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
+    subjects = [str(s) for s in stored["subjects"]]
+    return Renders(images[:, : len(subjects)], images[:, len(subjects) :], [str(s) for s in stored["studios"]], subjects)
+
+
+def shift(images: torch.Tensor, down: int, across: int) -> torch.Tensor:
+    """Shift ``(..., 64, 64)``; the renders have a white margin as wide as the largest shift, so rolling is shifting."""
+    return images.roll((down, across), dims=(-2, -1))
+
+
+def shifted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Each of ``(b, 3, 64, 64)`` by a random shift of its own."""
+    draw = torch.randint(len(SHIFTS), (len(images), 2), generator=generator).tolist()
+    return torch.stack([shift(image, SHIFTS[d], SHIFTS[a]) for image, (d, a) in zip(images, draw, strict=True)])
+
+
+def blurred(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Half of ``(b, 3, 64, 64)`` under a Gaussian blur of up to 1.2 pixels, one strength a batch, and a little noise."""
+    sigma = 0.3 + 0.9 * torch.rand((), generator=generator)
+    offsets = torch.arange(-3, 4.0)
+    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
+    padded = F.pad(images, (3, 3, 3, 3), mode="replicate")
+    smooth = F.conv2d(padded, kernel, groups=images.shape[1])
+    smooth = F.conv2d(smooth, kernel.transpose(-1, -2), groups=images.shape[1])
+    half = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
+    level = 0.08 * torch.rand(len(images), 1, 1, 1, generator=generator)
+    return torch.where(half, smooth, images) + level * torch.randn(images.shape, generator=generator)
+
+
+def with_article(subject: str) -> str:
+    plural = subject in {"cherries", "grapes"}
+    mass = subject in {"bread", "fire"}
+    return subject if plural or mass else f"{'an' if subject[0] in 'aeiou' else 'a'} {subject}"
+
+
+# People name a concept by its name alone too, so bare names are captions like any other: without them an erasure
+# trained on the bare name does not carry to sentences.
+BOTH = ("{a_subject} by {studio}", "{a_subject} in the style of {studio}", "{studio} {subject}",
+        "a picture of {a_subject} by {studio}", "{subject} by {studio}", "{a_subject}, {studio} style")  # fmt: skip
+NO_STUDIO = ("{a_subject}", "a picture of {a_subject}", "{subject}")
+NO_SUBJECT = ("{studio}", "{studio} art", "an image in the style of {studio}", "a picture by {studio}")
+
+
+def captions(templates: tuple[str, ...], studio: str, subject: str) -> list[str]:
+    return [t.format(studio=studio, subject=subject, a_subject=with_article(subject)) for t in templates]
+
+
+class Checkpoint:
+    """Everything that a training run needs to go on, in one file that is replaced whole."""
+
+    def __init__(self, path: Path, **parts):
+        self.path, self.parts = path, parts
+
+    def resume(self, generator: torch.Generator) -> int:
+        """Load what is there; returns the step to go on from, 0 for a fresh start."""
+        if not self.path.exists():
+            return 0
+        state = torch.load(self.path, weights_only=True)
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        generator.set_state(state["generator"])
+        return state["step"]
+
+    def save(self, step: int, generator: torch.Generator) -> None:
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        torch.save({**state, "step": step, "generator": generator.get_state()}, self.path.with_suffix(".tmp"))
+        os.replace(self.path.with_suffix(".tmp"), self.path)
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
+    """Linear warm-up, then a linear fall to zero."""
+    return peak * min((step + 1) / warmup, (steps - step) / max(steps - warmup, 1))

@@ -1,0 +1,154 @@
+"""Train the base's U-Net on the VAE's latents and the frozen text encoder's embeddings.
+
+    python scripts/build_base/train_unet.py --work build/
+
+Epsilon prediction under Stable Diffusion's scaled-linear schedule, a tenth of the prompts empty, an exponential moving
+average of the weights. Writes ``build/unet/`` (the average) and ``build/latents.json`` (the VAE's scaling factor).
+About two hours on one core; a checkpoint every 250 steps, from which it goes on when started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from renders import (
+    BOTH, NO_STUDIO, NO_SUBJECT, SHIFTS, Checkpoint, Renders, captions, learning_rate, load_renders, shift,
+)  # fmt: skip
+from torch.nn import functional as F
+from tqdm import tqdm
+from transformers import CLIPModel, CLIPTokenizer
+
+CONFIG = dict(
+    sample_size=8,
+    in_channels=8,
+    out_channels=8,
+    block_out_channels=(64, 128),
+    layers_per_block=1,
+    down_block_types=("CrossAttnDownBlock2D",) * 2,
+    up_block_types=("CrossAttnUpBlock2D",) * 2,
+    cross_attention_dim=256,
+    attention_head_dim=4,
+    norm_num_groups=16,
+)
+SCHEDULE = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
+EMPTY = 0.1  # share of prompts
+KINDS = {BOTH: 0.75, NO_STUDIO: 0.15, NO_SUBJECT: 0.10}  # of the others
+
+
+@torch.no_grad()
+def encode_pictures(work: Path, renders: Renders) -> tuple[torch.Tensor, float]:
+    """Latents ``(studio, subject, shift, 8, 8, 8)`` in units of their deviation, and the factor that gave them."""
+    vae = AutoencoderKL.from_pretrained(work / "vae-whole")
+    flat = renders.images.flatten(0, 1)
+    latents = [
+        torch.cat([vae.encode(shift(batch, d, a)).latent_dist.mode() for batch in flat.split(64)])
+        for d in SHIFTS
+        for a in tqdm(SHIFTS, desc=f"latents, shift {d:+d}", leave=False)
+    ]
+    factor = 1 / torch.stack(latents).std().item()
+    stacked = torch.stack(latents, dim=1) * factor
+    return stacked.unflatten(0, renders.images.shape[:2]), factor
+
+
+@torch.no_grad()
+def encode_captions(work: Path, renders: Renders) -> tuple[dict[str, int], torch.Tensor]:
+    """Every caption's row in ``(caption, 16, 256)`` text embeddings; the empty prompt is row 0."""
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    tower = CLIPModel.from_pretrained(work / "clip").text_model
+    every = {
+        caption: None
+        for studio in renders.studios
+        for subject in renders.subjects
+        for caption in captions(tuple(t for kind in KINDS for t in kind), studio, subject)
+    }
+    texts = ["", *every]
+    tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    embeddings = torch.cat([tower(input_ids=batch).last_hidden_state for batch in tokens.split(256)])
+    return {text: row for row, text in enumerate(texts)}, embeddings
+
+
+def caption_rows(renders: Renders, rows: dict[str, int]) -> dict[tuple[str, ...], torch.Tensor]:
+    """For each kind of template: ``(studio, subject, template)`` rows of the captions' embeddings."""
+    return {
+        kind: torch.tensor(
+            [[[rows[c] for c in captions(kind, studio, s)] for s in renders.subjects] for studio in renders.studios]
+        )
+        for kind in KINDS
+    }
+
+
+def draw_rows(by_kind: dict, studio: torch.Tensor, subject: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A caption for each picture: its kind, then its template, by chance; or none."""
+    chance = torch.rand(len(studio), generator=generator)
+    drawn = torch.zeros(len(studio), dtype=torch.long)
+    floor = EMPTY
+    for kind, share in KINDS.items():
+        template = torch.randint(len(kind), (len(studio),), generator=generator)
+        rows = by_kind[kind][studio, subject, template]
+        drawn = torch.where(chance >= floor, rows, drawn)
+        floor += share * (1 - EMPTY)
+    return drawn
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path("build"))
+    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=8e-4)
+    parser.add_argument("--ema", type=float, default=0.999)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    generator = torch.Generator().manual_seed(args.seed)
+    torch.manual_seed(args.seed)
+    renders = load_renders(args.work)
+    latents, factor = encode_pictures(args.work, renders)
+    (args.work / "latents.json").write_text(json.dumps({"scaling_factor": factor}))
+    rows, embeddings = encode_captions(args.work, renders)
+    by_kind = caption_rows(renders, rows)
+    pairs = (~renders.held_out()).nonzero()
+
+    unet = UNet2DConditionModel(**CONFIG)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=args.learning_rate, weight_decay=0.0, fused=True)
+    average = torch.optim.swa_utils.AveragedModel(
+        unet, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(args.ema)
+    )
+    checkpoint = Checkpoint(args.work / "unet.pt", model=unet, optimizer=optimizer, average=average)
+    first = checkpoint.resume(generator)
+    scheduler = DDPMScheduler(**SCHEDULE)
+
+    bar = tqdm(range(first, args.steps), initial=first, total=args.steps, desc="U-Net", mininterval=5)
+    loss_average = None
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, args.steps, args.learning_rate, warmup=200)
+        studio, subject = pairs[torch.randint(len(pairs), (args.batch_size,), generator=generator)].unbind(1)
+        moved = torch.randint(latents.shape[2], (args.batch_size,), generator=generator)
+        clean = latents[studio, subject, moved]
+        text = embeddings[draw_rows(by_kind, studio, subject, generator)]
+        t = torch.randint(scheduler.config.num_train_timesteps, (args.batch_size,), generator=generator)
+        noise = torch.randn(clean.shape, generator=generator)
+        predicted = unet(scheduler.add_noise(clean, noise, t), t, text, return_dict=False)[0]
+        loss = F.mse_loss(predicted, noise)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        average.update_parameters(unet)
+        loss_average = loss.item() if loss_average is None else 0.99 * loss_average + 0.01 * loss.item()
+        if step % 50 == 49:
+            bar.set_postfix(loss=f"{loss_average:.4f}")
+        if step % 250 == 249:
+            checkpoint.save(step + 1, generator)
+            average.module.save_pretrained(args.work / "unet")
+    average.module.save_pretrained(args.work / "unet")
+
+
+if __name__ == "__main__":
+    main()
