@@ -1,0 +1,213 @@
+"""An increment: what an erasure changes of a base's weights, as an immutable value with an algebra."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from multierase.base import Fingerprint
+
+# Which of the U-Net's parameters an erasure may touch. Normalisation layers are never touched, as in the authors' code.
+SCOPES: dict[str, tuple[str, Callable[[str], bool]]] = {
+    "esd-x": ("all of cross-attention: for what a prompt names, an artist", lambda name: ".attn2." in name),
+    "esd-x-strict": (
+        "keys and values of cross-attention: small files, exact separation",
+        lambda name: name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")),
+    ),
+    "esd-u": (
+        "everything but cross-attention: for what must go even when no prompt names it, nudity",
+        lambda name: ".attn2." not in name,
+    ),
+    "selfattn": ("all of self-attention", lambda name: ".attn1." in name),
+    "full": ("every weight", lambda name: True),
+}
+
+
+def touched_parameters(unet: UNet2DConditionModel, scope: str) -> list[str]:
+    """Names of the U-Net's parameters in ``scope``, sorted.
+
+    Raises:
+        ValueError: for an unknown scope, or one that selects nothing in this U-Net.
+    """
+    if scope not in SCOPES:
+        raise ValueError(f"unknown scope {scope!r}{suggest(scope, SCOPES)}; scopes: {sorted(SCOPES)}")
+    selects = SCOPES[scope][1]
+    normalisations = {
+        f"{module}.{name}"
+        for module, layer in unet.named_modules()
+        if isinstance(layer, (torch.nn.GroupNorm, torch.nn.LayerNorm))
+        for name, _ in layer.named_parameters(recurse=False)
+    }
+    names = sorted(name for name, _ in unet.named_parameters() if selects(name) and name not in normalisations)
+    if not names:
+        raise ValueError(f"scope {scope!r} selects no parameter of this U-Net, so there would be nothing to train")
+    return names
+
+
+def suggest(given: str, allowed: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` where something allowed is near to what was given, else nothing."""
+    by_lower = {name.lower(): name for name in allowed}
+    near = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=0.5)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A low-rank increment of one matrix: ``Δ = up @ down``, ``up`` ``(out, r)`` and ``down`` ``(r, in)``."""
+
+    up: torch.Tensor
+    down: torch.Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((self.up.shape[0], self.down.shape[1]))
+
+    def dense(self) -> torch.Tensor:
+        return self.up @ self.down
+
+
+Delta = torch.Tensor | Factors
+
+
+def _dense(delta: Delta) -> torch.Tensor:
+    return delta.dense() if isinstance(delta, Factors) else delta
+
+
+def _scaled(delta: Delta, factor: float) -> Delta:
+    return Factors(delta.up * factor, delta.down) if isinstance(delta, Factors) else delta * factor
+
+
+def _added(a: Delta | None, b: Delta | None) -> Delta:
+    """``a + b``. Factors are stacked, never added: ``(u1 + u2)(d1 + d2)`` would bring cross terms."""
+    if a is None or b is None:
+        return b if a is None else a
+    if isinstance(a, Factors) and isinstance(b, Factors):
+        if a.up.shape[1] + b.up.shape[1] <= min(a.shape):
+            return Factors(torch.cat([a.up, b.up], dim=1), torch.cat([a.down, b.down], dim=0))
+    return _dense(a) + _dense(b)
+
+
+@dataclass(frozen=True)
+class Increment:
+    """``Δ = W_erased − W_base``: what to add to a base's weights so that it forgets a concept.
+
+    A value: ``+``, ``-``, ``*`` by a number and ``sum()`` give new increments and touch no model and no file. Addition
+    is over the union of the parameters.
+
+    Args:
+        deltas: per U-Net parameter a dense float32 tensor of its shape, or ``Factors``.
+        base: fingerprint of the base's own values of these parameters.
+        info: how it was made, JSON values only: ``concept``, ``scope``, ``settings``, ``seed``, ...
+        gram: ``(d, r)`` float32 ``F`` with ``F Fᵀ`` the Gram matrix of the concept's token embeddings; composing needs
+            it to tell what is the concept's from what is not.
+    """
+
+    deltas: Mapping[str, Delta]
+    base: Fingerprint
+    info: Mapping[str, Any] = field(default_factory=dict)
+    gram: torch.Tensor | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "deltas", MappingProxyType(dict(sorted(self.deltas.items()))))
+        object.__setattr__(self, "info", MappingProxyType(dict(self.info)))
+        missing = sorted(self.deltas.keys() ^ self.base.digests.keys())
+        if missing:
+            raise ValueError(f"increment and fingerprint do not name the same parameters: {missing[:5]}")
+
+    @property
+    def concept(self) -> str:
+        return self.info.get("concept", "unnamed")
+
+    def dense(self, parameter: str) -> torch.Tensor:
+        """``Δ`` of one parameter as a dense float32 tensor."""
+        return _dense(self.deltas[parameter])
+
+    def norm(self) -> float:
+        """Frobenius norm over all parameters."""
+        return math.sqrt(sum(self.dense(name).double().square().sum().item() for name in self.deltas))
+
+    def __add__(self, other: Increment) -> Increment:
+        if other == 0:  # the start of sum()
+            return self
+        if not isinstance(other, Increment):
+            return NotImplemented
+        self._require_same_base(other)
+        names = self.deltas.keys() | other.deltas.keys()
+        deltas = {name: _added(self.deltas.get(name), other.deltas.get(name)) for name in names}
+        base = replace(
+            self.base,
+            digests={**self.base.digests, **other.base.digests},
+            sketches={**self.base.sketches, **other.base.sketches},
+        )
+        grams = [gram for gram in (self.gram, other.gram) if gram is not None]
+        gram = torch.cat(grams, dim=1) if len(grams) == 2 else None
+        return Increment(deltas, base, {"concept": f"{self.concept} + {other.concept}"}, gram)
+
+    __radd__ = __add__
+
+    def __mul__(self, factor: float) -> Increment:
+        if not isinstance(factor, (int, float)):
+            return NotImplemented
+        if not math.isfinite(factor):
+            raise ValueError(f"cannot scale increment {self.concept!r} by {factor}: give a finite number")
+        return replace(self, deltas={name: _scaled(delta, float(factor)) for name, delta in self.deltas.items()})
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Increment:
+        return self * -1.0
+
+    def __sub__(self, other: Increment) -> Increment:
+        return self + -other
+
+    def factored(self, tolerance: float = 1e-6) -> Increment:
+        """Matrices as factors of their numerical rank, where that takes less room.
+
+        ``tolerance`` bounds the relative Frobenius error of each matrix; the default is float32's own rounding.
+        """
+        return replace(self, deltas={name: _factored(delta, tolerance) for name, delta in self.deltas.items()})
+
+    def densified(self) -> Increment:
+        """Every parameter dense."""
+        return replace(self, deltas={name: self.dense(name) for name in self.deltas})
+
+    def _require_same_base(self, other: Increment) -> None:
+        if self.base.name != other.base.name or self.base.differing(other.base):
+            raise ValueError(
+                f"increments of different bases: {self.concept!r} is of {self.base.name!r}, {other.concept!r} of "
+                f"{other.base.name!r} (parameters that differ: {self.base.differing(other.base)[:3]})"
+            )
+        for name in self.deltas.keys() & other.deltas.keys():
+            if self.deltas[name].shape != other.deltas[name].shape:
+                raise ValueError(
+                    f"{name}: shape {tuple(self.deltas[name].shape)} in {self.concept!r}, "
+                    f"{tuple(other.deltas[name].shape)} in {other.concept!r}"
+                )
+
+
+def _factored(delta: Delta, tolerance: float) -> Delta:
+    if isinstance(delta, Factors) or delta.ndim != 2:
+        return delta
+    left, scales, right = torch.linalg.svd(delta.double(), full_matrices=False)
+    # Energy of what would be cut off, from the smallest singular value up.
+    tail = scales.square().flip(0).cumsum(0).flip(0).sqrt()
+    rank = int((tail > tolerance * tail[0]).sum()) if tail[0] > 0 else 0
+    rank = max(rank, 1)
+    if rank * sum(delta.shape) >= delta.numel():
+        return delta
+    root = scales[:rank].sqrt()
+    return Factors((left[:, :rank] * root).float().contiguous(), (root[:, None] * right[:rank]).float().contiguous())
+
+
+def gram_factor(tokens: torch.Tensor, tolerance: float = 1e-4) -> torch.Tensor:
+    """``(d, r)`` ``F`` with ``F Fᵀ = Eᵀ E`` for ``(n, d)`` token embeddings ``E``, to the numerical rank."""
+    _, scales, rows = torch.linalg.svd(tokens.double(), full_matrices=False)
+    rank = int((scales > tolerance * scales[0]).sum())
+    return (rows[:rank].T * scales[:rank]).float().contiguous()

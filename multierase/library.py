@@ -1,0 +1,278 @@
+"""A library: a folder of increment files, one a concept; and the file format, specified in docs/increment-file.md."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from multierase.base import Fingerprint
+from multierase.concepts import Concept
+from multierase.increments import Factors, Increment, suggest
+
+FORMAT_VERSION = 1
+METADATA_KEY = "multierase"
+GRAM = "gram.factor"
+
+
+class IncrementFileError(ValueError):
+    """A file that is not a sound increment file, or not one for this base."""
+
+
+def save_increment(increment: Increment, path: str | Path) -> Path:
+    """Write an increment file: whole, or not at all. What was at ``path`` stays until the new file is complete.
+
+    Raises:
+        IncrementFileError: for values that are not finite, which no file may hold.
+        OSError: where the disk is full or the folder cannot be written; the temporary file is removed.
+    """
+    path = Path(path)
+    tensors = _tensors(increment)
+    _require_finite(tensors, path)
+    body = {
+        "format_version": FORMAT_VERSION,
+        "base": {
+            "name": increment.base.name,
+            "dtype": increment.base.dtype,
+            "digests": dict(increment.base.digests),
+            "sketches": {name: list(sketch) for name, sketch in increment.base.sketches.items()},
+        },
+        "info": dict(increment.info),
+    }
+    body["sha256"] = _sha256(tensors, body)
+    # One key: safetensors writes several in no fixed order, and equal increments are to be equal files.
+    metadata = {METADATA_KEY: json.dumps(body, sort_keys=True, allow_nan=False)}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place, flushed to the disk, when the body ends without an error."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def load_increment(path: str | Path) -> Increment:
+    """Read and check an increment file.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        IncrementFileError: for anything that is not an increment file, is damaged, or holds values that are not finite.
+    """
+    path = Path(path)
+    body, tensors = _read(path, with_tensors=True)
+    stated = body.pop("sha256", None)
+    if stated != _sha256(tensors, body):
+        raise IncrementFileError(f"{path} is damaged: its contents do not have the SHA-256 that it states; restore a copy")
+    _require_finite(tensors, path)
+    gram = tensors.pop(GRAM, None)
+    try:
+        return Increment(_deltas(tensors), _fingerprint(body["base"]), body["info"], gram)
+    except (KeyError, TypeError, ValueError) as error:
+        raise IncrementFileError(f"{path} is not a sound increment file: {error}") from error
+
+
+def read_info(path: str | Path) -> dict[str, Any]:
+    """What an increment file says of itself, without reading its tensors: ``info``, ``base`` and ``bytes``."""
+    body, _ = _read(Path(path), with_tensors=False)
+    return {**body["info"], "base": body["base"]["name"], "bytes": Path(path).stat().st_size}
+
+
+def _read(path: Path, with_tensors: bool) -> tuple[dict, dict[str, torch.Tensor]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no increment file {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = (file.metadata() or {}).get(METADATA_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}
+    except (SafetensorError, OSError) as error:
+        raise IncrementFileError(
+            f"{path} is not a whole safetensors file ({error}); it may be cut short, damaged, or a pickle under another "
+            "name, and is not loaded"
+        ) from error
+    if metadata is None:
+        raise IncrementFileError(f"{path} holds tensors but no increment: its metadata has no {METADATA_KEY!r} entry")
+    try:
+        body = json.loads(metadata)
+        version = body["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise IncrementFileError(f"{path} is damaged: its metadata cannot be read ({error!r})") from error
+    if version != FORMAT_VERSION:
+        raise IncrementFileError(
+            f"{path} has format version {version}, this multierase reads {FORMAT_VERSION}: update multierase"
+        )
+    return body, tensors
+
+
+def _tensors(increment: Increment) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for name, delta in increment.deltas.items():
+        if isinstance(delta, Factors):
+            tensors[f"{name}.up"], tensors[f"{name}.down"] = delta.up.contiguous(), delta.down.contiguous()
+        else:
+            tensors[name] = delta.contiguous()
+    if increment.gram is not None:
+        tensors[GRAM] = increment.gram.contiguous()
+    # Layers share one basis of directions; a file holds a copy for each.
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def _deltas(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor | Factors]:
+    deltas = {}
+    for key, tensor in tensors.items():
+        if key.endswith(".up"):
+            name = key.removesuffix(".up")
+            down = tensors[f"{name}.down"]
+            if tensor.ndim != 2 or down.ndim != 2 or tensor.shape[1] != down.shape[0]:
+                raise ValueError(f"{name}: factors of shapes {tuple(tensor.shape)} and {tuple(down.shape)} do not fit")
+            deltas[name] = Factors(tensor.float(), down.float())
+        elif not key.endswith(".down"):
+            deltas[key] = tensor.float()
+    return deltas
+
+
+def _fingerprint(stored: Mapping[str, Any]) -> Fingerprint:
+    sketches = {name: tuple(sketch) for name, sketch in stored["sketches"].items()}
+    return Fingerprint(stored["name"], stored["dtype"], stored["digests"], sketches)
+
+
+def _sha256(tensors: Mapping[str, torch.Tensor], body: Mapping[str, Any]) -> str:
+    """Over the metadata and every tensor's name, dtype, shape and bytes: any flipped bit shows."""
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _require_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    broken = sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor).all())
+    if broken:
+        raise IncrementFileError(
+            f"{path}: {len(broken)} of {len(tensors)} tensors hold NaN or infinity, the first {broken[0]!r}; an increment "
+            "must be finite"
+        )
+
+
+def require_fits(increment: Increment, parameters: Mapping[str, torch.Tensor]) -> None:
+    """Raises ``IncrementFileError`` unless ``increment`` is one of these base weights': names, shapes and values."""
+    where = f"increment {increment.concept!r} (of base {increment.base.name!r})"
+    unknown = sorted(increment.deltas.keys() - parameters.keys())
+    if unknown:
+        raise IncrementFileError(f"{where} changes {len(unknown)} parameters that this U-Net lacks, first {unknown[0]!r}")
+    for name, delta in increment.deltas.items():
+        if delta.shape != parameters[name].shape:
+            raise IncrementFileError(
+                f"{where}: {name} has shape {tuple(delta.shape)}, this U-Net's has {tuple(parameters[name].shape)}"
+            )
+    own = Fingerprint.of("this U-Net", {name: parameters[name] for name in increment.deltas})
+    differing = increment.base.differing(own)
+    if differing:
+        raise IncrementFileError(
+            f"{where} was made for another base: {len(differing)} of {len(increment.deltas)} touched parameters have "
+            f"other weights here, first {differing[0]!r}; load the base that it was erased from, or erase again"
+        )
+
+
+class Library(Mapping[str, Increment]):
+    """A folder of increment files: a mapping from concept names to increments, read when asked for.
+
+    Raises:
+        FileNotFoundError: where there is no such folder, unless ``create``.
+    """
+
+    def __init__(self, folder: str | Path, *, create: bool = False):
+        self.folder = Path(folder)
+        if create:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"no library folder {self.folder}: `multierase erase --library {self.folder}` makes one")
+        self._loaded: dict[Path, tuple[tuple, Increment]] = {}
+
+    def infos(self) -> dict[str, dict[str, Any]]:
+        """Per concept what its file says of itself, sorted by name; damaged files raise."""
+        infos = {}
+        for path in sorted(self.folder.glob("*.safetensors")):
+            info = read_info(path)
+            infos[info["concept"]] = {**info, "file": str(path)}
+        return dict(sorted(infos.items()))
+
+    def path(self, concept: str) -> Path:
+        """Where the concept's file is or would be.
+
+        Raises:
+            ValueError: where another concept's file has that name.
+        """
+        path = self.folder / f"{Concept(concept).slug}.safetensors"
+        if path.exists() and (there := read_info(path).get("concept")) != concept:
+            raise ValueError(f"{path} holds the concept {there!r}, so {concept!r} needs another name")
+        return path
+
+    def save(self, increment: Increment) -> Path:
+        """Store an increment under its concept's name, replacing an older one."""
+        return save_increment(increment, self.path(increment.concept))
+
+    def remove(self, concept: str) -> None:
+        """Delete the concept's file. Raises ``KeyError`` where there is none."""
+        self.require([concept])
+        self.path(concept).unlink()
+
+    def require(self, concepts: list[str]) -> None:
+        """Raises ``KeyError`` with the nearest match for every concept that is not in the library."""
+        here = list(self)
+        missing = [f"{c!r}{suggest(c, here)}" for c in concepts if c not in here]
+        if missing:
+            raise UnknownConcept(f"not in library {self.folder}: {', '.join(missing)}; it holds {here}")
+
+    def __getitem__(self, concept: str) -> Increment:
+        self.require([concept])
+        path = self.path(concept)
+        status = path.stat()
+        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+        if self._loaded.get(path, (None,))[0] != stamp:
+            self._loaded[path] = (stamp, load_increment(path))
+        return self._loaded[path][1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.infos())
+
+    def __len__(self) -> int:
+        return len(self.infos())
+
+    def __contains__(self, concept: object) -> bool:
+        return concept in self.infos()
+
+
+class UnknownConcept(KeyError):
+    """A concept that the library does not hold."""
+
+    def __str__(self) -> str:
+        return self.args[0]

@@ -1,0 +1,365 @@
+"""Erasing one concept: the one training loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+import multierase
+from multierase.base import Base, Fingerprint
+from multierase.concepts import Concept
+from multierase.decoupling import directions
+from multierase.increments import Factors, Increment, gram_factor, touched_parameters
+from multierase.objectives import REGULARIZERS, erasure_degree, esd_target, squared_error
+from multierase.stopping import MomentumStop
+from multierase.trajectories import denoise_partway
+
+logger = logging.getLogger(__name__)
+
+LOOKAHEAD = 16  # student steps whose latents the frozen schedule samples in one batch
+
+
+@dataclass(frozen=True)
+class EraseSettings:
+    """How to erase.
+
+    Args:
+        scope: which weights may change: see ``multierase.increments.SCOPES``.
+        schedule: who makes the latents ``x_t``: ``student`` (the paper: the student itself, afresh for every step) or
+            ``frozen`` (the authors' later code: the frozen base, which lets many be sampled in one batch).
+        eta: strength of the negative guidance, the paper's ``η``.
+        steps: the most optimiser steps; the erasure degree ends most erasures earlier.
+        batch_size: latents a step.
+        learning_rate: of Adam, on float32 increments whatever the base's dtype.
+        stop_at: end when the moving average of the erasure degree has fallen to this; null for all the steps.
+        momentum: of that average.
+        sampler_steps: DDIM steps of a whole trajectory; a latent is taken from a random one of them.
+        guidance_scale: of the sampling that makes the latents.
+        regularizer: norm of the increment that is added to the loss: ``none``, ``l1`` (SepME) or ``l2``.
+        beta: its weight.
+        decouple: keep the empty prompt and ``keep`` exactly as they are, by training keys and values only in the
+            directions of the concept's tokens that those do not have. Other weights of the scope train freely.
+        keep: prompts that must not change, beside the empty one.
+        tolerance: of the decoupling: directions with less than this share of the largest singular value do not count.
+        seed: of everything random.
+    """
+
+    scope: str = "esd-x-strict"
+    schedule: Literal["student", "frozen"] = "frozen"
+    eta: float = 1.0
+    steps: int = 200
+    batch_size: int = 4
+    learning_rate: float = 1e-3
+    stop_at: float | None = -0.5
+    momentum: float = 0.9
+    sampler_steps: int = 50
+    guidance_scale: float = 3.0
+    regularizer: Literal["none", "l1", "l2"] = "none"
+    beta: float = 1e-6
+    decouple: bool = True
+    keep: tuple[str, ...] = ()
+    tolerance: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "keep", tuple(self.keep))
+        problems = list(self._problems())
+        if problems:
+            raise ValueError("erase settings: " + "; ".join(problems))
+
+    def _problems(self):
+        choices = {"schedule": ("frozen", "student"), "regularizer": ("none", *sorted(REGULARIZERS))}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                yield f"{name} is {getattr(self, name)!r}, give one of {list(allowed)}"
+        for name in ("steps", "batch_size", "sampler_steps"):
+            if getattr(self, name) < 1:
+                yield f"{name} is {getattr(self, name)}, give 1 or more"
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            yield f"learning_rate is {self.learning_rate}, give a positive number"
+        if not 0 <= self.momentum < 1:
+            yield f"momentum is {self.momentum}, give 0 or more and less than 1"
+        for name in ("eta", "guidance_scale", "beta", "stop_at", "tolerance"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                yield f"{name} is {value}, give a finite number"
+
+
+class Student:
+    """The base with float32 increments on the weights of a scope: variables to train, and the weights that they give."""
+
+    def __init__(self, base: Base, concept: Concept, settings: EraseSettings):
+        self.base = base
+        parameters = dict(base.unet.named_parameters())
+        self.frozen = {name: parameters[name] for name in touched_parameters(base.unet, settings.scope)}
+        self.variables, self.down = {}, {}
+        basis = self._basis(concept, settings) if settings.decouple else None
+        for name, weight in self.frozen.items():
+            shape = weight.shape
+            if basis is not None and name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")):
+                self.down[name] = basis.T
+                shape = (weight.shape[0], basis.shape[1])
+            self.variables[name] = torch.zeros(shape, device=base.device, requires_grad=True)
+
+    def _basis(self, concept: Concept, settings: EraseSettings) -> torch.Tensor:
+        text = self.base.text
+        own, kept = text(list(concept.prompts)), text(["", *settings.keep])
+        return directions(own.flatten(0, 1), kept.flatten(0, 1), settings.tolerance).to(self.base.device)
+
+    def delta(self, name: str) -> torch.Tensor:
+        return self.variables[name] @ self.down[name] if name in self.down else self.variables[name]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """``cast(W0 + Δ)``, differentiable in the variables: summed in float32, because a small step on a bfloat16
+        weight rounds to nothing."""
+        return {name: (weight.float() + self.delta(name)).to(weight.dtype) for name, weight in self.frozen.items()}
+
+    def deltas(self) -> dict[str, torch.Tensor | Factors]:
+        detached = {name: variable.detach().cpu().clone() for name, variable in self.variables.items()}
+        return {
+            name: Factors(value, self.down[name].cpu().clone()) if name in self.down else value
+            for name, value in detached.items()
+        }
+
+
+@dataclass
+class EvaluationCounter:
+    """U-Net evaluations on one latent: those of the frozen base and of sampling count one each, a training step on the
+    student counts what its forward and backward cost in floating-point operations beside a forward, measured."""
+
+    forward: int = 0
+    trained: int = 0
+    step_cost: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.forward + self.trained * self.step_cost
+
+
+@dataclass
+class Batch:
+    """One student step's examples: ``x_t`` ``(b, c, h, w)``, ``t`` ``(b,)``, ``text`` ``(b, l, d)`` for the student,
+    and the frozen base's predictions for them."""
+
+    x_t: torch.Tensor
+    t: torch.Tensor
+    text: torch.Tensor
+    target: torch.Tensor
+    eps_concept: torch.Tensor
+    eps_null: torch.Tensor
+
+
+class Erasure:
+    """One erasure under way: its student, optimiser and stop; what a checkpoint holds."""
+
+    def __init__(self, base: Base, concept: Concept, settings: EraseSettings):
+        for prompt in (*concept.prompts, concept.erase_from, concept.anchor):
+            if prompt:
+                base.text.require_representable(prompt)
+        self.base, self.concept, self.settings = base, concept, settings
+        self.student = Student(base, concept, settings)
+        self.optimizer = torch.optim.Adam(self.student.variables.values(), lr=settings.learning_rate)
+        self.stop = MomentumStop(settings.stop_at, settings.momentum)
+        self.evaluations = EvaluationCounter()
+        self.scheduler = base.sampler(settings.sampler_steps)
+        self.step, self.seconds = 0, 0.0
+        self.finished = False
+
+    def _noise(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Noise, stops and prompt choices of a step: a function of seed and step alone, so that a resumed erasure and
+        an uninterrupted one draw the same."""
+        settings = self.settings
+        seed = int.from_bytes(hashlib.sha256(f"{settings.seed}/{step}".encode()).digest()[:7], "big")
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(settings.batch_size, *self.base.latent_shape, generator=generator)
+        stops = torch.randint(settings.sampler_steps, (settings.batch_size,), generator=generator)
+        prompts = torch.randint(len(self.concept.prompts), (settings.batch_size,), generator=generator)
+        return noise.to(self.base.device), stops, prompts
+
+    @torch.no_grad()
+    def batches(self, steps: range) -> list[Batch]:
+        """The examples of ``steps``, sampled together."""
+        draws = [self._noise(step) for step in steps]
+        noise, stops, choices = (torch.cat(part) for part in zip(*draws, strict=True))
+        prompts = [self.concept.prompts[i] for i in choices.tolist()]
+        encode = self.base.text
+        text, null = encode(prompts), encode([""] * len(prompts))
+        weights = self.student.weights() if self.settings.schedule == "student" else None
+
+        def predict(x_t, t, text):
+            self.evaluations.forward += len(x_t)
+            return self.base.predict_noise(x_t, t, text, weights)
+
+        def predict_frozen(text):
+            self.evaluations.forward += len(text)
+            return self.base.predict_noise(x_t, t, text)
+
+        x_t, t = denoise_partway(
+            predict, self.scheduler, noise, stops, text, null, self.settings.guidance_scale
+        )
+        eps_concept, eps_null = predict_frozen(text), predict_frozen(null)
+        anchor = self.concept.target_prompt
+        eps_anchor = predict_frozen(encode([anchor] * len(prompts))) if anchor else eps_null
+        target = esd_target(eps_anchor, eps_concept, eps_null, self.settings.eta)
+        prompted = text if self.concept.erase_from is None else encode([self.concept.erase_from] * len(prompts))
+        parts = (part.split(self.settings.batch_size) for part in (x_t, t, prompted, target, eps_concept, eps_null))
+        return [Batch(*tensors) for tensors in zip(*parts, strict=True)]
+
+    def learn(self, batch: Batch) -> None:
+        """One optimiser step. Raises ``FloatingPointError`` where the loss is not finite."""
+        if self.evaluations.step_cost == 0:
+            self.evaluations.step_cost = self._measure_step(batch)
+        eps_student = self.base.predict_noise(batch.x_t, batch.t, batch.text, self.student.weights())
+        loss = squared_error(eps_student, batch.target)
+        if self.settings.regularizer != "none":
+            penalty = REGULARIZERS[self.settings.regularizer](map(self.student.delta, self.student.variables))
+            loss = loss + self.settings.beta * penalty
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"erasing {self.concept.name!r}: the loss is {loss.item()} at step {self.step}; lower the learning rate "
+                f"({self.settings.learning_rate}) or use float32"
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.evaluations.trained += len(batch.x_t)
+        self.step += 1
+        degree = erasure_degree(eps_student.detach(), batch.eps_concept, batch.eps_null).item()
+        self.finished = self.stop.update(degree)
+
+    def _measure_step(self, batch: Batch) -> float:
+        """Floating-point operations of forward and backward, in forwards."""
+        with FlopCounterMode(display=False) as forward, torch.no_grad():
+            self.base.predict_noise(batch.x_t, batch.t, batch.text)
+        with FlopCounterMode(display=False) as both:
+            self.base.predict_noise(batch.x_t, batch.t, batch.text, self.student.weights()).float().sum().backward()
+        self.optimizer.zero_grad()
+        return both.get_total_flops() / forward.get_total_flops()
+
+    def state_dict(self) -> dict:
+        return {
+            "key": self._key(),
+            "variables": {name: variable.detach() for name, variable in self.student.variables.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "stop": dataclasses.asdict(self.stop),
+            "evaluations": dataclasses.asdict(self.evaluations),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        with torch.no_grad():
+            for name, variable in self.student.variables.items():
+                variable.copy_(state["variables"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.stop = MomentumStop(**state["stop"])
+        self.evaluations = EvaluationCounter(**state["evaluations"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def _key(self) -> str:
+        """What must be the same for a checkpoint to be of this erasure."""
+        parts = dict(
+            concept=dataclasses.asdict(self.concept), settings=dataclasses.asdict(self.settings), base=self.base.name,
+            dtype=str(self.base.dtype),
+        )  # fmt: skip
+        return json.dumps(parts, sort_keys=True)
+
+    def increment(self) -> Increment:
+        prompts = list(self.concept.prompts)
+        info = {
+            "concept": self.concept.name,
+            "prompts": prompts,
+            "anchor": self.concept.target_prompt,
+            "erase_from": self.concept.erase_from,
+            "scope": self.settings.scope,
+            "settings": dataclasses.asdict(self.settings),
+            "seed": self.settings.seed,
+            "version": multierase.__version__,
+            "stop_reason": "erased" if self.finished else "steps",
+            "erasure_degree": self.stop.average,
+            "erasure_degrees": [round(degree, 5) for degree in self.stop.curve],
+            "steps": self.step,
+            "unet_evaluations": round(self.evaluations.total),
+            "seconds": round(self.seconds, 2),
+            "decoupled_from": ["", *self.settings.keep] if self.settings.decouple else [],
+        }
+        gram = gram_factor(self.base.text.own_tokens(prompts).cpu())
+        return Increment(self.student.deltas(), Fingerprint.of(self.base.name, self.student.frozen), info, gram)
+
+
+def erase(
+    base: Base,
+    concept: Concept | str,
+    settings: EraseSettings | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = False,
+) -> Increment:
+    """Erase ``concept`` from ``base`` with ESD (arXiv 2303.07345) and return what that changes; the base stays as it is.
+
+    Args:
+        base: the frozen model.
+        concept: a ``Concept``, or its name.
+        settings: see ``EraseSettings``.
+        checkpoint: file to keep the erasure's state in while it runs; removed at the end.
+        resume: go on from ``checkpoint`` if it is there. The increment is that of an uninterrupted run.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        ValueError: for settings out of range, an unknown scope, a concept that the tokenizer cannot represent, or a
+            checkpoint of another erasure.
+        FloatingPointError: where the training diverges.
+    """
+    concept = Concept(concept) if isinstance(concept, str) else concept
+    erasure = Erasure(base, concept, settings or EraseSettings())
+    checkpoint = None if checkpoint is None else Path(checkpoint)
+    if resume and checkpoint is not None and checkpoint.exists():
+        _resume(erasure, checkpoint)
+    total = erasure.settings.steps
+    with tqdm(total=total, initial=erasure.step, desc=f"erasing {concept.name}", disable=not progress) as bar:
+        while erasure.step < total and not erasure.finished:
+            began, first = time.perf_counter(), erasure.step
+            ahead = 1 if erasure.settings.schedule == "student" else LOOKAHEAD
+            for batch in erasure.batches(range(first, min(first + ahead, total))):
+                erasure.learn(batch)
+                bar.update()
+                bar.set_postfix(degree=f"{erasure.stop.average:.2f}", refresh=False)
+                if erasure.finished:
+                    break
+            erasure.seconds += time.perf_counter() - began
+            # Between batches sampled together, so that a resumed run samples the very same batches.
+            if checkpoint is not None and not erasure.finished and (erasure.step % LOOKAHEAD == 0):
+                _save_checkpoint(erasure, checkpoint)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return erasure.increment()
+
+
+def _save_checkpoint(erasure: Erasure, path: Path) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    torch.save(erasure.state_dict(), temporary)
+    os.replace(temporary, path)
+
+
+def _resume(erasure: Erasure, path: Path) -> None:
+    state = torch.load(path, weights_only=True, map_location=erasure.base.device)
+    if state["key"] != erasure._key():
+        raise ValueError(
+            f"{path} is the checkpoint of another erasure, with other settings:\n  there: {state['key']}\n  here:  "
+            f"{erasure._key()}\nuse the same settings, or delete the file to start over"
+        )
+    erasure.load_state_dict(state)
+    logger.info("resumed %r at step %d", erasure.concept.name, erasure.step)
