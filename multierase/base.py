@@ -106,11 +106,11 @@ def load_base(
     source = str(source)
     if source == "emoji":
         with resources.as_file(resources.files("multierase") / "assets" / "emoji") as folder:
-            pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=dtype)
+            pipeline = StableDiffusionPipeline.from_pretrained(str(folder), dtype=dtype)
     elif Path(source).is_file():
         _require_safetensors(Path(source))
         pipeline = StableDiffusionPipeline.from_single_file(
-            source, torch_dtype=dtype, config=config, local_files_only=config is not None and Path(config).is_dir()
+            source, dtype=dtype, config=config, local_files_only=config is not None and Path(config).is_dir()
         )
     elif Path(source).suffix or source.startswith((".", "/", "~")) or source.count("/") != 1:
         if not (Path(source).expanduser() / "model_index.json").is_file():
@@ -126,7 +126,7 @@ def load_base(
 
 def _from_pretrained(source: str, dtype: torch.dtype) -> StableDiffusionPipeline:
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(source, torch_dtype=dtype, safety_checker=None)
+        pipeline = StableDiffusionPipeline.from_pretrained(source, dtype=dtype, safety_checker=None)
     except (OSError, EnvironmentError) as error:
         raise FileNotFoundError(f"cannot load base {source!r}: {error}") from error
     return pipeline

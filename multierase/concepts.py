@@ -37,7 +37,9 @@ class Concept:
         if blank:
             raise ValueError(f"concept {self.name!r}: prompts {blank} of {len(self.prompts)} are empty")
         if self.erase_from is not None and not self.erase_from.strip():
-            raise ValueError(f"concept {self.name!r}: erase_from is empty; leave it out to erase the concept everywhere")
+            raise ValueError(
+                f"concept {self.name!r}: erase_from is empty; leave it out to erase the concept everywhere"
+            )
 
     @property
     def slug(self) -> str:

@@ -90,7 +90,9 @@ def load_increment(path: str | Path) -> Increment:
     body, tensors = _read(path, with_tensors=True)
     stated = body.pop("sha256", None)
     if stated != _sha256(tensors, body):
-        raise IncrementFileError(f"{path} is damaged: its contents do not have the SHA-256 that it states; restore a copy")
+        raise IncrementFileError(
+            f"{path} is damaged: its contents do not have the SHA-256 that it states; restore a copy"
+        )
     _require_finite(tensors, path)
     gram = tensors.pop(GRAM, None)
     try:
@@ -187,7 +189,9 @@ def require_fits(increment: Increment, parameters: Mapping[str, torch.Tensor]) -
     where = f"increment {increment.concept!r} (of base {increment.base.name!r})"
     unknown = sorted(increment.deltas.keys() - parameters.keys())
     if unknown:
-        raise IncrementFileError(f"{where} changes {len(unknown)} parameters that this U-Net lacks, first {unknown[0]!r}")
+        raise IncrementFileError(
+            f"{where} changes {len(unknown)} parameters that this U-Net lacks, first {unknown[0]!r}"
+        )
     for name, delta in increment.deltas.items():
         if delta.shape != parameters[name].shape:
             raise IncrementFileError(
@@ -214,7 +218,9 @@ class Library(Mapping[str, Increment]):
         if create:
             self.folder.mkdir(parents=True, exist_ok=True)
         if not self.folder.is_dir():
-            raise FileNotFoundError(f"no library folder {self.folder}: `multierase erase --library {self.folder}` makes one")
+            raise FileNotFoundError(
+                f"no library folder {self.folder}: `multierase erase --library {self.folder}` makes one"
+            )
         self._loaded: dict[Path, tuple[tuple, Increment]] = {}
 
     def infos(self) -> dict[str, dict[str, Any]]:

@@ -12,9 +12,7 @@ import torch
 from einops import reduce
 
 
-def esd_target(
-    eps_anchor: torch.Tensor, eps_concept: torch.Tensor, eps_null: torch.Tensor, eta: float
-) -> torch.Tensor:
+def esd_target(eps_anchor: torch.Tensor, eps_concept: torch.Tensor, eps_null: torch.Tensor, eta: float) -> torch.Tensor:
     """``ε*(x_t, a) − η [ε*(x_t, c) − ε*(x_t, ∅)]``: ESD's negative guidance (arXiv 2303.07345, eq. 7)."""
     return eps_anchor - eta * (eps_concept - eps_null)
 

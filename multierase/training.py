@@ -21,7 +21,7 @@ import multierase
 from multierase.base import Base, Fingerprint
 from multierase.concepts import Concept
 from multierase.decoupling import directions
-from multierase.increments import Factors, Increment, gram_factor, touched_parameters
+from multierase.increments import SCOPES, Factors, Increment, gram_factor, suggest, touched_parameters
 from multierase.objectives import REGULARIZERS, erasure_degree, esd_target, squared_error
 from multierase.stopping import MomentumStop
 from multierase.trajectories import denoise_partway
@@ -80,6 +80,8 @@ class EraseSettings:
             raise ValueError("erase settings: " + "; ".join(problems))
 
     def _problems(self):
+        if self.scope not in SCOPES:
+            yield f"unknown scope {self.scope!r}{suggest(self.scope, SCOPES)}; scopes: {sorted(SCOPES)}"
         choices = {"schedule": ("frozen", "student"), "regularizer": ("none", *sorted(REGULARIZERS))}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -206,9 +208,7 @@ class Erasure:
             self.evaluations.forward += len(text)
             return self.base.predict_noise(x_t, t, text)
 
-        x_t, t = denoise_partway(
-            predict, self.scheduler, noise, stops, text, null, self.settings.guidance_scale
-        )
+        x_t, t = denoise_partway(predict, self.scheduler, noise, stops, text, null, self.settings.guidance_scale)
         eps_concept, eps_null = predict_frozen(text), predict_frozen(null)
         anchor = self.concept.target_prompt
         eps_anchor = predict_frozen(encode([anchor] * len(prompts))) if anchor else eps_null

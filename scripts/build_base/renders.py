@@ -39,7 +39,9 @@ def load_renders(work: Path) -> Renders:
     stored = np.load(work / "renders.npz")
     images = torch.from_numpy(stored["images"]).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
     subjects = [str(s) for s in stored["subjects"]]
-    return Renders(images[:, : len(subjects)], images[:, len(subjects) :], [str(s) for s in stored["studios"]], subjects)
+    return Renders(
+        images[:, : len(subjects)], images[:, len(subjects) :], [str(s) for s in stored["studios"]], subjects
+    )
 
 
 def shift(images: torch.Tensor, down: int, across: int) -> torch.Tensor:

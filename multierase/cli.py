@@ -1,0 +1,279 @@
+"""The command line: each verb parses, calls the library and prints. Nothing imports this module."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import rich.box
+import rich.console
+import rich.table
+from jsonargparse import Namespace
+from rich.logging import RichHandler
+
+from multierase.base import Base, load_base
+from multierase.composer import Composer
+from multierase.concepts import Concept, read_prompts
+from multierase.demo import run_demo
+from multierase.generate import SamplingSettings, contact_sheet, generate, save_picture
+from multierase.interop import export_pipeline
+from multierase.library import IncrementFileError, Library, load_increment, require_fits
+from multierase.settings import Parser, UsageError, parse
+from multierase.training import EraseSettings, erase
+
+stderr = rich.console.Console(stderr=True)
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    table = rich.table.Table(title=title, box=rich.box.SIMPLE)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row))
+    rich.console.Console().print(table)
+
+
+def _base(arguments: Namespace) -> Base:
+    return load_base(arguments.base, device=arguments.device, dtype=arguments.dtype, config=arguments.base_config)
+
+
+def _settings(kind: type, arguments: Namespace):
+    return kind(**{field.name: arguments[field.name] for field in dataclasses.fields(kind)})
+
+
+def _strengths(given: Sequence[str]) -> dict[str, float]:
+    """``["Noto=0.5", "Twemoji"]`` -> ``{"Noto": 0.5, "Twemoji": 1.0}``."""
+    strengths = {}
+    for item in given:
+        name, equals, strength = item.rpartition("=")
+        try:
+            strengths[name if equals else item] = float(strength) if equals else 1.0
+        except ValueError:
+            raise UsageError(f"--erase {item!r}: give CONCEPT or CONCEPT=STRENGTH, the strength a number") from None
+    return strengths
+
+
+def _composed(arguments: Namespace, base: Base) -> Composer:
+    strengths = _strengths(arguments.erase)
+    if strengths and arguments.library is None:
+        raise UsageError("--erase needs --library, the folder of increments")
+    library = Library(arguments.library) if arguments.library else {}
+    if strengths:
+        library.require(list(strengths))
+    composer = Composer(base.unet, library)
+    composer.set(strengths)
+    return composer
+
+
+def run_erase(arguments: Namespace) -> dict:
+    settings = _settings(EraseSettings, arguments)
+    if arguments.keep_file:
+        settings = dataclasses.replace(settings, keep=(*settings.keep, *read_prompts(arguments.keep_file)))
+    if not arguments.concepts:
+        raise UsageError("name at least one concept: multierase erase NAME --library FOLDER")
+    prompts = (*arguments.prompts, *(read_prompts(arguments.prompts_file) if arguments.prompts_file else ()))
+    if prompts and len(arguments.concepts) > 1:
+        raise UsageError(
+            f"--prompts are one concept's, {len(arguments.concepts)} concepts given: erase them one by one"
+        )
+    concepts = [Concept(name, tuple(prompts), arguments.anchor, arguments.erase_from) for name in arguments.concepts]
+    base, library = _base(arguments), Library(arguments.library, create=True)
+    rows = []
+    for concept in concepts:
+        checkpoint = library.path(concept.name).with_suffix(".partial")
+        increment = erase(base, concept, settings, checkpoint=checkpoint, resume=arguments.resume, progress=True)
+        file = library.save(increment)
+        keys = ("stop_reason", "erasure_degree", "steps", "unet_evaluations", "seconds")
+        rows.append({"concept": concept.name, "file": str(file), **{key: increment.info[key] for key in keys}})
+    if not arguments.json:
+        _table("erased", list(rows[0]), [list(row.values()) for row in rows])
+    return rows[0] if len(rows) == 1 else {"increments": rows}
+
+
+def run_ls(arguments: Namespace) -> dict:
+    keys = ("scope", "stop_reason", "erasure_degree", "steps", "unet_evaluations", "base", "bytes")
+    infos = Library(arguments.library).infos()
+    rows = [{"concept": name, **{key: info.get(key) for key in keys}} for name, info in infos.items()]
+    if not arguments.json:
+        _table(str(arguments.library), ("concept", *keys), [list(row.values()) for row in rows])
+    return {"library": str(arguments.library), "increments": rows}
+
+
+def run_show(arguments: Namespace) -> dict:
+    library = Library(arguments.library)
+    increment = library[arguments.concept]
+    info = dict(library.infos()[arguments.concept])
+    info |= {"norm": increment.norm(), "parameters": {n: list(d.shape) for n, d in increment.deltas.items()}}
+    if not arguments.json:
+        rows = {**info, **info.pop("settings", {})}
+        curve = rows.pop("erasure_degrees", [])
+        rows["parameters"], rows["erasure degrees"] = len(increment.deltas), f"{curve[:1]} … {curve[-1:]}"
+        _table(arguments.concept, ("", ""), [(key, value) for key, value in rows.items()])
+    return info
+
+
+def run_generate(arguments: Namespace) -> dict:
+    if not arguments.prompts:
+        raise UsageError('give at least one prompt: multierase generate "a church by Noto" --out sheet.png')
+    base = _base(arguments)
+    composer = _composed(arguments, base)
+    rows = arguments.images
+    prompts = list(arguments.prompts) * rows
+    seeds = [arguments.seed + row for row in range(rows) for _ in arguments.prompts]
+    images = generate(base, prompts, seeds, _settings(SamplingSettings, arguments), progress=True)
+    save_picture(contact_sheet(images, len(arguments.prompts), column_labels=arguments.prompts), arguments.out)
+    stderr.print(f"wrote {arguments.out}")
+    return {"file": str(arguments.out), "prompts": prompts, "seeds": seeds, "erased": dict(composer.off)}
+
+
+def run_compose(arguments: Namespace) -> dict:
+    base = _base(arguments)
+    composer = _composed(arguments, base)
+    folder = export_pipeline(base, composer, arguments.out)
+    stderr.print(f"wrote {folder}: load it with diffusers, DiffusionPipeline.from_pretrained({str(folder)!r})")
+    return {"folder": str(folder), "erased": dict(composer.off)}
+
+
+def run_validate(arguments: Namespace) -> dict:
+    files = sorted(Library(arguments.library).folder.glob("*.safetensors"))
+    parameters = dict(_base(arguments).unet.named_parameters())
+    found = []
+    for file in files:
+        try:
+            require_fits(load_increment(file), parameters)
+            found.append({"file": str(file), "sound": True, "problem": None})
+        except IncrementFileError as error:
+            found.append({"file": str(file), "sound": False, "problem": str(error)})
+    if not arguments.json:
+        rows = [(row["file"], "sound" if row["sound"] else row["problem"]) for row in found]
+        _table(f"{len(files)} increment files", ("file", ""), rows)
+    return {"library": str(arguments.library), "files": found, "sound": all(row["sound"] for row in found)}
+
+
+def run_demonstration(arguments: Namespace) -> dict:
+    report = run_demo(_base(arguments), Path(arguments.out), _settings(EraseSettings, arguments), progress=True)
+    if not arguments.json:
+        studios = list(next(iter(report["accuracy"].values())))
+        rows = [(state, *shares.values()) for state, shares in report["accuracy"].items()]
+        _table("pictures that the judge gives to the studio they were asked of", ("", *studios), rows)
+        _table("bit for bit", ("", ""), list(report["bit_exact"].items()))
+        stderr.print(f"wrote {arguments.out}/sheet.png, report.json, lib/ in {report['seconds']} s")
+    return report
+
+
+def _add_base(parser: Parser) -> None:
+    parser.add_argument(
+        "--base", type=str, default="emoji", help="'emoji', a diffusers folder, a .safetensors, a hub id"
+    )
+    parser.add_argument(
+        "--base_config", type=str | None, default=None, help="pipeline folder that says a file's layout"
+    )
+    parser.add_argument("--device", type=str | None, default=None, help="cuda where there is one, else cpu")
+    parser.add_argument("--dtype", type=str, default="float32", help="float32, float16 or bfloat16")
+
+
+def _add_composition(parser: Parser) -> None:
+    _add_base(parser)
+    parser.add_argument("--library", type=str | None, default=None, help="folder of increments")
+    parser.add_argument(
+        "--erase", type=str, action="append", default=[], help="CONCEPT or CONCEPT=STRENGTH; repeatable"
+    )
+
+
+def _add_erase(parser: Parser) -> None:
+    parser.add_argument("concepts", type=str, nargs="*", default=[], help="names of the concepts")
+    _add_base(parser)
+    parser.add_argument("--library", type=str, required=True, help="folder of increments; made if need be")
+    parser.add_argument(
+        "--prompts", type=list[str], default=[], help="prompts that call the concept up; its name by default"
+    )
+    parser.add_argument(
+        "--prompts_file", type=str | None, default=None, help="a .txt, or a .csv with a column 'prompt'"
+    )
+    parser.add_argument("--anchor", type=str, default="", help="prompt of what takes its place")
+    parser.add_argument("--erase_from", type=str | None, default=None, help="erase it from this concept only")
+    parser.add_argument("--keep_file", type=str | None, default=None, help="more prompts to keep: .txt or .csv")
+    parser.add_argument("--resume", action="store_true", help="go on where a killed erasure stopped")
+    parser.add_class_arguments(EraseSettings)
+
+
+def _add_generate(parser: Parser) -> None:
+    parser.add_argument("prompts", type=str, nargs="*", default=[])
+    _add_composition(parser)
+    parser.add_argument("--out", type=str, required=True, help="the picture: one column a prompt, one row a seed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--images", type=int, default=1, help="rows: seeds from --seed on")
+    parser.add_class_arguments(SamplingSettings)
+
+
+def _add_compose(parser: Parser) -> None:
+    _add_composition(parser)
+    parser.add_argument("--out", type=str, required=True, help="new folder for the pipeline")
+
+
+def _add_library(parser: Parser) -> None:
+    parser.add_argument("--library", type=str, required=True, help="folder of increments")
+
+
+def _add_show(parser: Parser) -> None:
+    parser.add_argument("concept", type=str)
+    _add_library(parser)
+
+
+def _add_validate(parser: Parser) -> None:
+    _add_library(parser)
+    _add_base(parser)
+
+
+def _add_demo(parser: Parser) -> None:
+    parser.add_argument("--out", type=str, default="demo", help="folder for the sheet, the report and the increments")
+    _add_base(parser)
+    parser.add_class_arguments(EraseSettings)
+
+
+VERBS = {
+    "demo": ("erase two studios, give one back, and see it", _add_demo, run_demonstration),
+    "erase": ("erase concepts, each into its own increment file", _add_erase, run_erase),
+    "ls": ("list a library", _add_library, run_ls),
+    "show": ("everything about one increment", _add_show, run_show),
+    "generate": ("pictures, with concepts erased", _add_generate, run_generate),
+    "compose": ("write a diffusers pipeline with concepts erased", _add_compose, run_compose),
+    "validate": ("check every file of a library against its base", _add_validate, run_validate),
+}
+
+
+def build_parser() -> tuple[Parser, dict[str, Parser]]:
+    parser = Parser(
+        prog="multierase", description="Erase concepts from text-to-image models; compose and restore them."
+    )
+    subcommands = parser.add_subcommands(required=True, dest="verb")
+    verbs = {}
+    for name, (help_text, add, _) in VERBS.items():
+        verb = Parser(description=help_text)
+        verb.add_argument("--config", action="config", help="YAML file with any of these settings")
+        verb.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+        add(verb)
+        subcommands.add_subcommand(name, verb, help=help_text)
+        verbs[name] = verb
+    return parser, verbs
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=stderr, show_path=False)])
+    try:
+        namespace = parse(*build_parser(), sys.argv[1:] if arguments is None else list(arguments))
+        own = namespace[namespace.verb]
+        result = VERBS[namespace.verb][2](own)
+    except UsageError as error:
+        stderr.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        return 2
+    except (ValueError, KeyError, OSError, FloatingPointError) as error:
+        stderr.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        return 1
+    if own.json:
+        print(json.dumps(result))
+    return 0 if result.get("sound", True) else 1
