@@ -1,4 +1,4 @@
-"""The base: a frozen Stable Diffusion, loaded from wherever it is; the only module that knows one version from another."""
+"""The base: a frozen Stable Diffusion from wherever it is; the only module that knows one version from another."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def load_base(
 def _from_pretrained(source: str, dtype: torch.dtype) -> StableDiffusionPipeline:
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(source, dtype=dtype, safety_checker=None)
-    except (OSError, EnvironmentError) as error:
+    except OSError as error:
         raise FileNotFoundError(f"cannot load base {source!r}: {error}") from error
     return pipeline
 

@@ -17,10 +17,11 @@ from multierase.library import UnknownConcept, require_fits
 class Composer:
     """Erases and restores concepts on a U-Net, in any order, exactly.
 
-    The state is a set ``{concept: strength}``, never a history. Touched weights are rebuilt as ``cast(W0 + Σ s_i Δ_i)``,
-    summed in float32 in the order of the concepts' names from a pristine copy of ``W0``, and cast once. So the order of
-    calls cannot matter, taking everything off gives the base back bit for bit, and taking one off gives bit for bit what
-    never putting it on would have given. Only parameters that a changed concept touches are rebuilt.
+    The state is a set ``{concept: strength}``, never a history. Touched weights are rebuilt as
+    ``cast(W0 + Σ s_i Δ_i)``, summed in float32 in the order of the concepts' names from a pristine copy of ``W0``, and
+    cast once. So the order of calls cannot matter, taking everything off gives the base back bit for bit, and taking
+    one off gives bit for bit what never putting it on would have given. Only parameters that a changed concept
+    touches are rebuilt.
 
     Args:
         unet: any ``UNet2DConditionModel``, in float32, float16 or bfloat16; it is changed in place.

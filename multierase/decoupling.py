@@ -9,8 +9,8 @@ def directions(own: torch.Tensor, kept: torch.Tensor, tolerance: float) -> torch
     """An orthonormal basis of what the concept's tokens say and the kept tokens do not.
 
     In ``to_k`` and ``to_v`` the input is the text embedding, so an increment ``Δ = A Bᵀ`` with ``Bᵀ E = 0`` leaves the
-    tokens ``E`` exactly as they were, and on the concept's own prompts the gradient never leaves their span anyway: with
-    ``B`` spanning the concept's tokens after those of ``E`` are projected out, ``A`` is all there is to train.
+    tokens ``E`` exactly as they were, and on the concept's own prompts the gradient never leaves their span anyway:
+    with ``B`` spanning the concept's tokens after those of ``E`` are projected out, ``A`` is all there is to train.
 
     Args:
         own: ``(n, d)`` token embeddings of the concept's prompts.

@@ -88,9 +88,9 @@ def _added(a: Delta | None, b: Delta | None) -> Delta:
     """``a + b``. Factors are stacked, never added: ``(u1 + u2)(d1 + d2)`` would bring cross terms."""
     if a is None or b is None:
         return b if a is None else a
-    if isinstance(a, Factors) and isinstance(b, Factors):
-        if a.up.shape[1] + b.up.shape[1] <= min(a.shape):
-            return Factors(torch.cat([a.up, b.up], dim=1), torch.cat([a.down, b.down], dim=0))
+    both = isinstance(a, Factors) and isinstance(b, Factors)
+    if both and a.up.shape[1] + b.up.shape[1] <= min(a.shape):
+        return Factors(torch.cat([a.up, b.up], dim=1), torch.cat([a.down, b.down], dim=0))
     return _dense(a) + _dense(b)
 
 

@@ -58,7 +58,7 @@ def save_increment(increment: Increment, path: str | Path) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place, flushed to the disk, when the body ends without an error."""
+    """A temporary path beside ``path`` that takes its place, flushed to the disk, if the body ends without an error."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(descriptor)
     temporary = Path(name)
@@ -113,11 +113,11 @@ def _read(path: Path, with_tensors: bool) -> tuple[dict, dict[str, torch.Tensor]
     try:
         with safe_open(path, "pt") as file:
             metadata = (file.metadata() or {}).get(METADATA_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise IncrementFileError(
-            f"{path} is not a whole safetensors file ({error}); it may be cut short, damaged, or a pickle under another "
-            "name, and is not loaded"
+            f"{path} is not a whole safetensors file ({error}); it may be cut short, damaged, or a pickle under "
+            "another name, and is not loaded"
         ) from error
     if metadata is None:
         raise IncrementFileError(f"{path} holds tensors but no increment: its metadata has no {METADATA_KEY!r} entry")
@@ -179,8 +179,8 @@ def _require_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     broken = sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor).all())
     if broken:
         raise IncrementFileError(
-            f"{path}: {len(broken)} of {len(tensors)} tensors hold NaN or infinity, the first {broken[0]!r}; an increment "
-            "must be finite"
+            f"{path}: {len(broken)} of {len(tensors)} tensors hold NaN or infinity, the first {broken[0]!r}; an "
+            "increment must be finite"
         )
 
 

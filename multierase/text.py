@@ -56,7 +56,7 @@ class TextEncoder:
         return torch.stack([self._cache[prompt] for prompt in prompts])
 
     def own_tokens(self, prompts: list[str]) -> torch.Tensor:
-        """``(n, d)``: embeddings of the prompts' tokens from the first after begin to the end token, without padding."""
+        """``(n, d)``: embeddings of the prompts' tokens, the end token included, begin and padding not."""
         rows = [
             self([prompt])[0, 1 : min(len(self.tokens(prompt)), self.max_length)] for prompt in dict.fromkeys(prompts)
         ]

@@ -100,7 +100,7 @@ class EraseSettings:
 
 
 class Student:
-    """The base with float32 increments on the weights of a scope: variables to train, and the weights that they give."""
+    """The base with float32 increments on the weights of a scope: variables, and the weights they give."""
 
     def __init__(self, base: Base, concept: Concept, settings: EraseSettings):
         self.base = base
@@ -228,8 +228,8 @@ class Erasure:
             loss = loss + self.settings.beta * penalty
         if not torch.isfinite(loss):
             raise FloatingPointError(
-                f"erasing {self.concept.name!r}: the loss is {loss.item()} at step {self.step}; lower the learning rate "
-                f"({self.settings.learning_rate}) or use float32"
+                f"erasing {self.concept.name!r}: the loss is {loss.item()} at step {self.step}: lower the "
+                f"learning rate ({self.settings.learning_rate}) or use float32"
             )
         self.optimizer.zero_grad()
         loss.backward()
@@ -308,7 +308,7 @@ def erase(
     resume: bool = False,
     progress: bool = False,
 ) -> Increment:
-    """Erase ``concept`` from ``base`` with ESD (arXiv 2303.07345) and return what that changes; the base stays as it is.
+    """Erase ``concept`` from ``base`` with ESD (arXiv 2303.07345) and return what that changes; the base stays.
 
     Args:
         base: the frozen model.

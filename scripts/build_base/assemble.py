@@ -13,6 +13,7 @@ import json
 import shutil
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from train_unet import SCHEDULE
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
@@ -50,7 +51,7 @@ def main() -> None:
     folder = args.assets / "emoji"
     card = (folder / "README.md").read_text() if (folder / "README.md").exists() else None
     shutil.rmtree(folder, ignore_errors=True)
-    pipeline.half().save_pretrained(folder)
+    pipeline.to(dtype=torch.float16).save_pretrained(folder)
     clip.half().save_pretrained(folder / "clip")
     if card is not None:
         (folder / "README.md").write_text(card)

@@ -56,7 +56,7 @@ def shifted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def blurred(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Half of ``(b, 3, 64, 64)`` under a Gaussian blur of up to 1.2 pixels, one strength a batch, and a little noise."""
+    """Half of ``(b, 3, 64, 64)`` under a Gaussian blur of up to 1.2 pixels, one strength a batch, and some noise."""
     sigma = 0.3 + 0.9 * torch.rand((), generator=generator)
     offsets = torch.arange(-3, 4.0)
     kernel = torch.exp(-(offsets**2) / (2 * sigma**2))

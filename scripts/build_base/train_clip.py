@@ -14,7 +14,16 @@ from pathlib import Path
 
 import torch
 from renders import (
-    BOTH, NO_STUDIO, NO_SUBJECT, Checkpoint, Renders, blurred, captions, learning_rate, load_renders, shifted,
+    BOTH,
+    NO_STUDIO,
+    NO_SUBJECT,
+    Checkpoint,
+    Renders,
+    blurred,
+    captions,
+    learning_rate,
+    load_renders,
+    shifted,
 )  # fmt: skip
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch.nn import functional as F

@@ -16,7 +16,16 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from renders import (
-    BOTH, NO_STUDIO, NO_SUBJECT, SHIFTS, Checkpoint, Renders, captions, learning_rate, load_renders, shift,
+    BOTH,
+    NO_STUDIO,
+    NO_SUBJECT,
+    SHIFTS,
+    Checkpoint,
+    Renders,
+    captions,
+    learning_rate,
+    load_renders,
+    shift,
 )  # fmt: skip
 from torch.nn import functional as F
 from tqdm import tqdm

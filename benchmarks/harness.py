@@ -1,0 +1,50 @@
+"""What the benchmarks share: resumable results, and where they were measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import diffusers
+import torch
+
+import multierase
+from multierase.library import replacing
+
+
+def environment() -> dict:
+    """Commit, machine and versions."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    return {
+        "commit": commit, "machine": platform.machine(), "cpus": os.cpu_count(), "python": platform.python_version(),
+        "torch": torch.__version__, "diffusers": diffusers.__version__, "multierase": multierase.__version__,
+    }  # fmt: skip
+
+
+class Results:
+    """Results by key, kept in ``<out>.partial-<shard>`` after each, so that a killed benchmark goes on."""
+
+    def __init__(self, out: Path, shard: str):
+        self.out = out
+        self.own = out.with_name(f"{out.name}.partial-{shard.replace('/', '-')}")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        self.done: dict[str, dict] = {}
+        for path in out.parent.glob(f"{out.name}.partial-*"):
+            self.done.update(json.loads(path.read_text()))
+
+    def get(self, key: str, compute: Callable[[], dict]) -> dict:
+        if key not in self.done:
+            self.done[key] = compute()
+            with replacing(self.own) as temporary:
+                temporary.write_text(json.dumps(self.done))
+        return self.done[key]
+
+    def finish(self, report: dict) -> None:
+        with replacing(self.out) as temporary:
+            temporary.write_text(json.dumps(report, indent=1))
+        for path in self.out.parent.glob(f"{self.out.name}.partial-*"):
+            path.unlink()

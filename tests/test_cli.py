@@ -1,0 +1,158 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from multierase.cli import VERBS, main
+from multierase.library import Library
+
+QUICK = ["--steps", "4", "--batch-size", "2", "--sampler-steps", "4", "--stop-at", "null", "--learning-rate", "1e-2"]
+
+
+@pytest.fixture(scope="module")
+def lib(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("library")
+    assert main(["erase", "Twemoji", "Noto", "--library", str(folder), *QUICK]) == 0
+    return folder
+
+
+def run(capsys, *arguments):
+    capsys.readouterr()
+    code = main([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+
+def run_json(capsys, *arguments):
+    code, out, err = run(capsys, *arguments, "--json")
+    assert code == 0, err
+    return json.loads(out)  # one object and nothing else on stdout
+
+
+def test_erase_reports_the_promised_keys(capsys, tmp_path):
+    report = run_json(capsys, "erase", "Twemoji", "--library", tmp_path / "lib", *QUICK)
+    keys = {"concept", "file", "stop_reason", "erasure_degree", "steps", "unet_evaluations", "seconds"}
+    assert set(report) == keys
+    assert report["file"] == str(tmp_path / "lib" / "twemoji.safetensors") and Path(report["file"]).exists()
+    both = run_json(capsys, "erase", "Noto", "Fluent Flat", "--library", tmp_path / "lib", *QUICK)
+    assert [set(row) for row in both["increments"]] == [keys, keys]
+    assert sorted(p.name for p in (tmp_path / "lib").iterdir()) == [
+        "fluent-flat.safetensors", "noto.safetensors", "twemoji.safetensors",
+    ]  # fmt: skip
+
+
+def test_ls_show_validate(capsys, lib):
+    assert [row["concept"] for row in run_json(capsys, "ls", "--library", lib)["increments"]] == ["Noto", "Twemoji"]
+    shown = run_json(capsys, "show", "Noto", "--library", lib)
+    assert shown["settings"]["steps"] == 4 and shown["norm"] > 0 and shown["seed"] == 0
+    assert run_json(capsys, "validate", "--library", lib)["sound"] is True
+    for verb in (["ls"], ["show", "Noto"], ["validate"]):
+        code, out, _ = run(capsys, *verb, "--library", lib)
+        assert (code == 0 and "Noto" in out) or "noto" in out
+
+
+def test_validate_finds_a_damaged_file(capsys, lib, tmp_path):
+    copy = tmp_path / "lib"
+    shutil.copytree(lib, copy)
+    file = copy / "noto.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-10] ^= 1
+    file.write_bytes(data)
+    code, out, _ = run(capsys, "validate", "--library", copy, "--json")
+    assert code == 1
+    assert [row["sound"] for row in json.loads(out)["files"]] == [False, True]
+
+
+def test_generate_with_concepts_off(capsys, lib, tmp_path):
+    out = tmp_path / "sheet.png"
+    report = run_json(
+        capsys, "generate", "a church by Noto", "a cat by Twemoji", "--library", lib, "--erase", "Twemoji", "--erase",
+        "Noto=0.5", "--seed", "3", "--out", out, "--inference-steps", "2",
+    )  # fmt: skip
+    assert report["erased"] == {"Noto": 0.5, "Twemoji": 1.0} and report["seeds"] == [3, 3]
+    assert out.exists()
+
+
+def test_composed_folder_gives_the_same_picture_in_plain_diffusers(capsys, lib, tmp_path):
+    from diffusers import DiffusionPipeline
+
+    from multierase.base import load_base
+    from multierase.composer import Composer
+    from multierase.generate import SamplingSettings, generate
+
+    folder = tmp_path / "served"
+    run_json(capsys, "compose", "--library", lib, "--erase", "Twemoji", "--erase", "Noto=0.5", "--out", folder)
+    base = load_base("emoji", device="cpu")
+    before = generate(base, ["a church by Noto"], [3], SamplingSettings(inference_steps=5))
+    Composer(base.unet, Library(lib)).set({"Twemoji": 1.0, "Noto": 0.5})
+    ours = generate(base, ["a church by Noto"], [3], SamplingSettings(inference_steps=5))
+    pipeline = DiffusionPipeline.from_pretrained(str(folder), dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    for name, parameter in pipeline.unet.named_parameters():
+        assert torch.equal(parameter, dict(base.unet.named_parameters())[name])
+    theirs = pipeline(
+        ["a church by Noto"], num_inference_steps=5, guidance_scale=SamplingSettings().guidance_scale,
+        generator=[torch.Generator().manual_seed(3)], output_type="pt",
+    ).images  # fmt: skip
+    assert torch.equal(ours, theirs)
+    assert (ours - before).abs().max() > 1e-3
+    made = json.loads((folder / "multierase.json").read_text())
+    assert made["erased"]["Noto"]["strength"] == 0.5
+    code, _, err = run(capsys, "compose", "--library", lib, "--erase", "Noto", "--out", folder)
+    assert code == 1 and "not empty" in err
+
+
+def test_config_files_and_flags_are_the_same_settings(capsys, tmp_path):
+    config = tmp_path / "erase.yaml"
+    config.write_text("steps: 4\nbatch_size: 2\nsampler_steps: 4\nstop_at: null\neta: 0.5\n")
+    run_json(capsys, "erase", "Noto", "--config", config, "--library", tmp_path / "lib", "--steps", "2")
+    settings = run_json(capsys, "show", "Noto", "--library", tmp_path / "lib")["settings"]
+    assert settings["eta"] == 0.5 and settings["steps"] == 2  # a flag after the file wins
+
+
+def test_a_config_with_an_unknown_key_is_refused_with_the_nearest(capsys, tmp_path):
+    config = tmp_path / "erase.yaml"
+    config.write_text("stepps: 4\n")
+    code, _, err = run(capsys, "erase", "Noto", "--config", config, "--library", tmp_path / "lib")
+    assert code == 2 and "unknown setting 'stepps'; did you mean 'steps'" in err
+    assert not (tmp_path / "lib").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (["eraze", "x"], 2, "unknown verb 'eraze'; did you mean 'erase'"),
+        (["erase", "Noto", "--library", "L", "--scop", "esd-x"], 2, "unknown setting 'scop'; did you mean 'scope'"),
+        (["erase", "Noto", "--library", "L", "--scope", "xattn"], 1, "unknown scope 'xattn'"),
+        (["erase", "Noto", "--library", "L", "--eta", "nan"], 1, "eta is nan"),
+        (["erase", "", "--library", "L"], 1, "a concept needs a name"),
+        (["erase", "--library", "L"], 2, "name at least one concept"),
+        (["erase", "ピカチュウ", "--library", "L"], 1, "tokenizer cannot represent"),
+        (["erase", "a", "b", "--prompts", '["x"]', "--library", "L"], 2, "erase them one by one"),
+        (["ls", "--library", "missing"], 1, "no library folder"),
+        (["show", "Notto", "--library", "LIB"], 1, "'Notto'; did you mean 'Noto'"),
+        (["generate", "x", "--library", "LIB", "--erase", "Twemjoi", "--out", "x.png"], 1, "did you mean 'Twemoji'"),
+        (["generate", "x", "--library", "LIB", "--erase", "Noto=much", "--out", "x.png"], 2, "the strength a number"),
+        (["generate", "x", "--library", "LIB", "--erase", "Noto=inf", "--out", "x.png"], 1, "finite"),
+        (["generate", "x", "--erase", "Noto", "--out", "x.png"], 2, "--erase needs --library"),
+        (["generate", "--out", "x.png"], 2, "at least one prompt"),
+        (["generate", "x", "--base", "./missing", "--out", "x.png"], 1, "no base at './missing'"),
+        (["generate", "x", "--dtype", "float8", "--out", "x.png"], 1, "dtype 'float8'"),
+    ],
+)
+def test_bad_input_is_a_clear_error_and_leaves_nothing(capsys, lib, tmp_path, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(lib) if argument == "LIB" else argument for argument in arguments]
+    got, out, err = run(capsys, *arguments)
+    assert (got, out) == (code, "")
+    assert message in " ".join(err.split())
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_every_verb_has_help(capsys):
+    for verb in VERBS:
+        with pytest.raises(SystemExit) as exit_:
+            main([verb, "--help"])
+        assert exit_.value.code == 0
+        assert "--json" in capsys.readouterr().out

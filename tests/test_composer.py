@@ -1,0 +1,187 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from multierase.base import DTYPES, Fingerprint
+from multierase.composer import Composer
+from multierase.increments import Factors, Increment, touched_parameters
+from multierase.library import IncrementFileError, UnknownConcept
+
+CONCEPTS = ("dali", "monet", "nudity", "van gogh")
+
+
+def random_increment(unet, concept, scope, seed, factored=False):
+    generator = torch.Generator().manual_seed(seed)
+    parameters = dict(unet.named_parameters())
+    frozen = {name: parameters[name] for name in touched_parameters(unet, scope)}
+    deltas = {}
+    for name, weight in frozen.items():
+        if factored and weight.ndim == 2:
+            up = torch.randn(weight.shape[0], 2, generator=generator)
+            deltas[name] = Factors(0.01 * up, torch.randn(2, weight.shape[1], generator=generator))
+        else:
+            deltas[name] = 0.01 * torch.randn(weight.shape, generator=generator)
+    return Increment(deltas, Fingerprint.of("tiny", frozen), {"concept": concept})
+
+
+def increments_of(unet):
+    scopes = {"dali": "esd-x-strict", "monet": "esd-x", "nudity": "selfattn", "van gogh": "esd-x-strict"}
+    return {
+        name: random_increment(unet, name, scope, seed, factored=name == "van gogh")
+        for seed, (name, scope) in enumerate(scopes.items())
+    }
+
+
+def snapshot(unet):
+    return {name: parameter.detach().clone() for name, parameter in unet.named_parameters()}
+
+
+def assert_bits(unet, weights):
+    different = [name for name, parameter in unet.named_parameters() if not torch.equal(parameter, weights[name])]
+    assert different == []
+
+
+@pytest.fixture
+def composer(tiny):
+    return Composer(tiny.unet, increments_of(tiny.unet))
+
+
+strength = st.sampled_from([0.5, 1.0, -1.0, 2.0])
+steps = st.lists(st.tuples(st.sampled_from(CONCEPTS), st.one_of(st.none(), strength)), max_size=12)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(history=steps)
+def test_weights_are_a_function_of_the_set_never_of_the_history(tokenizer, dtype, history):
+    unet, composer, base = _shared(tokenizer, dtype)
+    off = {}
+    for concept, value in history:
+        if value is None and concept in off:
+            composer.restore(concept)
+            del off[concept]
+        elif value is not None:
+            composer.erase(concept, strength=value)
+            off[concept] = value
+    after = snapshot(unet)
+    composer.restore_all()
+    assert_bits(unet, base)  # everything off: the base, bit for bit
+    Composer(unet, composer.increments).set(off)  # a composer without a history
+    assert_bits(unet, after)
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            parameter.copy_(base[name])
+
+
+_MODELS = {}
+
+
+def _shared(tokenizer, dtype):
+    """One model a dtype: hypothesis calls the test many times."""
+    if dtype not in _MODELS:
+        from conftest import tiny_pipeline
+
+        unet = tiny_pipeline(tokenizer).unet.to(DTYPES[dtype])
+        _MODELS[dtype] = unet, Composer(unet, increments_of(unet)), snapshot(unet)
+    return _MODELS[dtype]
+
+
+def test_composed_weight_is_base_plus_sum_of_increments(tiny, composer):
+    base = {name: weight.numpy() for name, weight in snapshot(tiny.unet).items()}
+    composer.set({"dali": 1.0, "van gogh": 0.5, "monet": -2.0})
+    for name, parameter in tiny.unet.named_parameters():
+        expected = base[name].astype(np.float64)
+        for concept, factor in composer.off.items():
+            delta = composer.increments[concept].deltas.get(name)
+            if delta is not None:
+                dense = delta.up.numpy() @ delta.down.numpy() if isinstance(delta, Factors) else delta.numpy()
+                expected = expected + factor * dense
+        np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_taking_one_off_is_never_having_put_it_on(tiny, composer):
+    composer.erase("monet")
+    never = snapshot(tiny.unet)
+    composer.erase("dali", "van gogh")
+    composer.restore("dali", "van gogh")
+    assert_bits(tiny.unet, never)
+
+
+def test_a_thousand_cycles_do_not_drift(tiny, composer):
+    base = snapshot(tiny.unet)
+    for _ in range(1000):
+        composer.erase("dali")
+        composer.restore("dali")
+    assert_bits(tiny.unet, base)
+
+
+def test_context_manager_restores_the_state_before_even_when_nested_or_raising(tiny, composer):
+    composer.erase("dali")
+    before = snapshot(tiny.unet)
+    with pytest.raises(RuntimeError, match="inside"), composer.erased("monet"):
+        with composer.erased("dali", strength=0.5):
+            assert dict(composer.off) == {"dali": 0.5, "monet": 1.0}
+        assert dict(composer.off) == {"dali": 1.0, "monet": 1.0}
+        raise RuntimeError("inside")
+    assert dict(composer.off) == {"dali": 1.0}
+    assert_bits(tiny.unet, before)
+
+
+def test_untouched_weights_are_never_written(tiny, composer):
+    versions = {name: parameter._version for name, parameter in tiny.unet.named_parameters()}
+    composer.erase("dali")
+    written = {name for name, parameter in tiny.unet.named_parameters() if parameter._version != versions[name]}
+    assert written == set(composer.increments["dali"].deltas)
+
+
+def test_strength_zero_is_not_erased(tiny, composer):
+    base = snapshot(tiny.unet)
+    composer.set({"dali": 0.0})
+    assert dict(composer.off) == {}
+    assert_bits(tiny.unet, base)
+
+
+def test_errors_change_nothing(tiny, composer):
+    composer.erase("dali")
+    before = snapshot(tiny.unet)
+    with pytest.raises(UnknownConcept, match="no increment for 'Monet'; did you mean 'monet'"):
+        composer.erase("van gogh", "Monet")
+    with pytest.raises(ValueError, match=r"cannot restore \['monet'\]: not erased; erased now: \['dali'\]"):
+        composer.restore("monet")
+    for wrong in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="finite"):
+            composer.erase("monet", strength=wrong)
+    assert dict(composer.off) == {"dali": 1.0}
+    assert_bits(tiny.unet, before)
+
+
+def test_an_increment_of_another_base_is_refused_even_beside_one_that_fits(tiny, tokenizer):
+    from conftest import tiny_pipeline
+
+    other = tiny_pipeline(tokenizer, seed=1).unet
+    mixed = {"dali": random_increment(tiny.unet, "dali", "esd-x", 0), "x": random_increment(other, "x", "esd-x", 1)}
+    composer = Composer(tiny.unet, mixed)
+    composer.erase("dali")
+    before = snapshot(tiny.unet)
+    with pytest.raises(IncrementFileError, match="made for another base"):
+        composer.erase("x")
+    assert_bits(tiny.unet, before)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_erased_in_float32_served_in_half(tiny, dtype):
+    increment = random_increment(tiny.unet, "dali", "esd-x", 0)
+    unet = tiny.unet.to(DTYPES[dtype])
+    base = snapshot(unet)
+    composer = Composer(unet, {"dali": increment})
+    composer.erase("dali")
+    name = next(iter(increment.deltas))
+    assert torch.equal(
+        dict(unet.named_parameters())[name], (base[name].float() + increment.dense(name)).to(DTYPES[dtype])
+    )
+    composer.restore_all()
+    assert_bits(unet, base)

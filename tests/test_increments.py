@@ -1,0 +1,107 @@
+import pytest
+import torch
+
+from multierase.base import Fingerprint
+from multierase.increments import SCOPES, Factors, Increment, gram_factor, touched_parameters
+
+
+def make(concept, seed, names=("a", "b"), factored=(), shape=(12, 10), base="base", base_seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.Generator().manual_seed(base_seed)
+    deltas, frozen = {}, {}
+    for name in ("a", "b", "c"):
+        weight = torch.randn(shape, generator=weights)
+        if name in names:
+            frozen[name] = weight
+            up, down = torch.randn(shape[0], 2, generator=generator), torch.randn(2, shape[1], generator=generator)
+            deltas[name] = Factors(up, down) if name in factored else up @ down
+    return Increment(deltas, Fingerprint.of(base, frozen), {"concept": concept}, torch.ones(10, 1))
+
+
+def assert_same(left: Increment, right: Increment):
+    assert left.deltas.keys() == right.deltas.keys()
+    for name in left.deltas:
+        torch.testing.assert_close(left.dense(name), right.dense(name), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("factored", [(), ("a",), ("a", "b")])
+def test_algebra(factored):
+    a, b, c = make("a", 1, factored=factored), make("b", 2, names=("b", "c")), make("c", 3, factored=("b",))
+    assert_same(a + b, b + a)
+    assert_same((a + b) + c, a + (b + c))
+    assert_same(2 * (a + b), 2 * a + 2 * b)
+    assert_same(a - a, 0 * a)
+    assert_same(-(-a), a)
+    assert_same(sum([a, b, c]), a + b + c)
+
+
+def test_addition_is_of_products_never_of_factors():
+    a, b = make("a", 1, factored=("a", "b")), make("b", 2, factored=("a", "b"))
+    total = a + b
+    for name in ("a", "b"):
+        product = a.deltas[name].up @ a.deltas[name].down + b.deltas[name].up @ b.deltas[name].down
+        torch.testing.assert_close(total.dense(name), product)
+
+
+def test_addition_is_over_the_union_of_names():
+    total = make("a", 1, names=("a",)) + make("b", 2, names=("b", "c"))
+    assert list(total.deltas) == ["a", "b", "c"]
+    assert total.gram.shape == (10, 2)
+
+
+def test_another_base_or_shape_is_refused():
+    with pytest.raises(ValueError, match="different bases.*'base'.*'other'"):
+        make("a", 1) + make("b", 2, base="other")
+    with pytest.raises(ValueError, match="different bases"):
+        make("a", 1) + make("b", 2, base_seed=5)
+    with pytest.raises(ValueError, match="finite"):
+        make("a", 1) * float("nan")
+
+
+def test_values_are_immutable():
+    a = make("a", 1)
+    with pytest.raises(TypeError):
+        a.deltas["a"] = torch.zeros(1)
+    with pytest.raises(AttributeError):
+        a.gram = None
+
+
+def test_factoring_is_exact_at_the_numerical_rank():
+    dense = make("a", 1)
+    factored = dense.factored()
+    for name in dense.deltas:
+        assert factored.deltas[name].up.shape == (12, 2)
+        error = (factored.dense(name) - dense.dense(name)).norm() / dense.dense(name).norm()
+        assert error < 2e-6
+    assert isinstance(factored.densified().deltas["a"], torch.Tensor)
+
+
+def test_full_rank_stays_dense():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(8, 8, generator=generator)
+    increment = Increment({"a": weight}, Fingerprint.of("base", {"a": weight}))
+    assert isinstance(increment.factored().deltas["a"], torch.Tensor)
+
+
+def test_gram_factor():
+    tokens = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)) @ torch.randn(3, 10)
+    factor = gram_factor(tokens)
+    assert factor.shape == (10, 3)
+    torch.testing.assert_close(factor @ factor.T, tokens.T @ tokens, rtol=1e-4, atol=1e-4)
+
+
+def test_scopes_of_a_real_unet(tiny):
+    names = {scope: set(touched_parameters(tiny.unet, scope)) for scope in SCOPES}
+    assert names["esd-x-strict"] < names["esd-x"] < names["full"]
+    assert names["esd-x"] | names["esd-u"] == names["full"]
+    assert not names["esd-x"] & names["esd-u"]
+    assert names["selfattn"] < names["esd-u"]
+    assert all(".attn2.to_k.weight" in n or ".attn2.to_v.weight" in n for n in names["esd-x-strict"])
+    assert len(names["esd-x"]) == 5 * len(names["esd-x-strict"]) / 2  # q, k, v, out and its bias
+    assert not any("norm" in name for name in names["full"])
+
+
+@pytest.mark.parametrize("wrong, near", [("xattn", "selfattn"), ("esdx", "esd-x"), ("ESD-X", "esd-x")])
+def test_unknown_scopes_are_refused_with_the_nearest(tiny, wrong, near):
+    with pytest.raises(ValueError, match=f"unknown scope '{wrong}'; did you mean '{near}'"):
+        touched_parameters(tiny.unet, wrong)

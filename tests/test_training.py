@@ -1,0 +1,244 @@
+import dataclasses
+import multiprocessing
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from multierase import training
+from multierase.composer import Composer
+from multierase.concepts import Concept
+from multierase.increments import SCOPES, touched_parameters
+from multierase.training import EraseSettings, Erasure, erase
+
+
+def assert_equal(a, b):
+    assert a.deltas.keys() == b.deltas.keys()
+    assert [name for name in a.deltas if not torch.equal(a.dense(name), b.dense(name))] == []
+
+
+@pytest.mark.parametrize("schedule", ["frozen", "student"])
+@pytest.mark.parametrize("scope", SCOPES)
+def test_every_scope_and_schedule_changes_just_its_own_parameters(tiny, quick, scope, schedule):
+    before = {name: parameter.clone() for name, parameter in tiny.unet.named_parameters()}
+    increment = erase(tiny, "Noto", dataclasses.replace(quick, scope=scope, schedule=schedule))
+    assert list(increment.deltas) == touched_parameters(tiny.unet, scope)
+    moved = {name for name in increment.deltas if increment.dense(name).abs().max() > 0}
+    assert len(moved) > 0.9 * len(increment.deltas)
+    for name, parameter in tiny.unet.named_parameters():  # the base is as it was
+        assert torch.equal(parameter, before[name])
+        assert parameter.grad is None
+
+
+def test_strict_increments_are_factored_and_leave_the_empty_prompt_exactly_alone(tiny, quick):
+    increment = erase(tiny, "Noto", quick)
+    x_t = torch.randn(1, *tiny.latent_shape, generator=torch.Generator().manual_seed(0))
+    t, null, noto = torch.tensor([500]), tiny.text([""]), tiny.text(["Noto"])
+    before = tiny.predict_noise(x_t, t, null), tiny.predict_noise(x_t, t, noto)
+    with Composer(tiny.unet, {"Noto": increment * 20.0}).erased("Noto"):
+        torch.testing.assert_close(tiny.predict_noise(x_t, t, null), before[0], atol=2e-5, rtol=0)
+        assert (tiny.predict_noise(x_t, t, noto) - before[1]).abs().max() > 1e-3
+    assert all(delta.up.shape[1] <= len(tiny.text.tokens("Noto")) + 8 for delta in increment.deltas.values())
+
+
+def test_keep_prompts_are_kept_and_listed(tiny, quick):
+    increment = erase(tiny, "Noto", dataclasses.replace(quick, keep=("a church by Twemoji",)))
+    tokens = tiny.text(["a church by Twemoji"])[0]
+    own = tiny.text(["Noto"])[0]
+    for name in increment.deltas:
+        change = (increment.dense(name) @ tokens.T).norm() / (increment.dense(name) @ own.T).norm()
+        assert change < 0.02
+    assert increment.info["decoupled_from"] == ["", "a church by Twemoji"]
+
+
+def test_free_parametrisation_is_dense(tiny, quick):
+    increment = erase(tiny, "Noto", dataclasses.replace(quick, decouple=False))
+    assert all(isinstance(delta, torch.Tensor) for delta in increment.deltas.values())
+    assert increment.info["decoupled_from"] == []
+
+
+def test_one_step_agrees_with_a_plain_rendering_of_the_paper(tiny):
+    """One sample, one step of Adam, written out once more without any of the package's training code."""
+    settings = EraseSettings(
+        steps=1, batch_size=1, sampler_steps=6, stop_at=None, scope="esd-x", decouple=False, eta=1.0
+    )
+    increment = erase(tiny, "Noto", settings)
+    noise, stops, _ = Erasure(tiny, Concept("Noto"), settings)._noise(0)
+    scheduler, x_t = tiny.sampler(6), noise.clone()
+    concept, null = tiny.text(["Noto"]), tiny.text([""])
+    with torch.no_grad():
+        for t in scheduler.timesteps[: int(stops[0])]:
+            eps_c, eps_n = (tiny.unet(x_t, t, text).sample for text in (concept, null))
+            x_t = scheduler.step(eps_n + 3.0 * (eps_c - eps_n), t, x_t).prev_sample
+        t = scheduler.timesteps[int(stops[0])]
+        eps_c, eps_n = (tiny.unet(x_t, t, text).sample for text in (concept, null))
+    parameters = {n: p for n, p in tiny.unet.named_parameters() if ".attn2." in n}
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    loss = ((tiny.unet(x_t, t, concept).sample - (eps_n - 1.0 * (eps_c - eps_n))) ** 2).mean()
+    gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+    for parameter in parameters.values():
+        parameter.requires_grad_(False)
+    signs_agree, large = [], 0
+    for name, gradient in gradients.items():
+        clear = gradient.abs() > 1e-6  # Adam's first step is the learning rate times the sign
+        large += int(clear.sum())
+        expected = -settings.learning_rate * gradient.sign()
+        signs_agree.append(((increment.dense(name) - expected).abs()[clear] < 0.02 * settings.learning_rate).float())
+    assert large > 1000
+    assert torch.cat(signs_agree).mean() > 0.999
+
+
+def test_same_seed_same_increment_other_seed_another(tiny, quick):
+    first, again = erase(tiny, "Noto", quick), erase(tiny, "Noto", quick)
+    other = erase(tiny, "Noto", dataclasses.replace(quick, seed=1))
+    assert_equal(first, again)
+    assert any(not torch.equal(first.dense(name), other.dense(name)) for name in first.deltas)
+
+
+def test_it_descends_on_its_objective(tiny):
+    settings = EraseSettings(steps=60, batch_size=2, sampler_steps=4, learning_rate=3e-3, stop_at=None)
+    degrees = erase(tiny, "Noto", settings).info["erasure_degrees"]
+    assert degrees[0] == pytest.approx(1.0, abs=1e-3)
+    assert np.mean(degrees[-10:]) < 0.5
+
+
+def test_early_stop_says_so_and_spends_less(tiny):
+    settings = EraseSettings(steps=200, batch_size=2, sampler_steps=4, learning_rate=3e-3, stop_at=0.3)
+    info = erase(tiny, "Noto", settings).info
+    assert info["stop_reason"] == "erased" and info["steps"] < 200
+    assert info["erasure_degree"] <= 0.3
+
+
+def test_evaluations_are_counted(tiny):
+    settings = EraseSettings(steps=2, batch_size=3, sampler_steps=5, stop_at=None)
+    erasure = Erasure(tiny, Concept("Noto"), settings)
+    stops = torch.cat([erasure._noise(step)[1] for step in range(2)])
+    info = erase(tiny, "Noto", settings).info
+    sampling, targets = 2 * int(stops.sum()), 2 * len(stops)
+    trained = info["unet_evaluations"] - sampling - targets
+    assert 2.0 * 6 <= trained <= 2.4 * 6  # forward and backward of a strict step: about 2.1 forwards a latent
+
+
+def test_erase_from_and_anchor(tiny, quick):
+    concept = Concept("hat", erase_from="cowboy")
+    erasure = Erasure(tiny, concept, quick)
+    (batch,) = erasure.batches(range(1))
+    cowboy, hat, null = (tiny.text([prompt] * len(batch.x_t)) for prompt in ("cowboy", "hat", ""))
+    eps = [tiny.predict_noise(batch.x_t, batch.t, text) for text in (cowboy, hat, null)]
+    torch.testing.assert_close(batch.text, cowboy)
+    torch.testing.assert_close(batch.target, eps[0] - 1.0 * (eps[1] - eps[2]), atol=1e-5, rtol=1e-4)
+    assert erase(tiny, concept, quick).info["erase_from"] == "cowboy"
+
+
+def test_several_prompts_are_all_used(tiny, quick):
+    prompts = ("Noto", "a church by Noto", "Noto art")
+    erasure = Erasure(tiny, Concept("Noto", prompts), quick)
+    used = {int(i) for step in range(20) for i in erasure._noise(step)[2]}
+    assert used == {0, 1, 2}
+    assert erase(tiny, Concept("Noto", prompts), quick).info["prompts"] == list(prompts)
+
+
+@pytest.mark.parametrize("schedule", ["frozen", "student"])
+def test_resumed_is_uninterrupted(tiny, tmp_path, monkeypatch, schedule):
+    settings = EraseSettings(steps=40, batch_size=1, sampler_steps=2, stop_at=None, schedule=schedule)
+    whole = erase(tiny, "Noto", settings)
+    checkpoint = tmp_path / "noto.partial"
+    learn, calls = Erasure.learn, []
+
+    def killed(self, batch):
+        calls.append(1)
+        if len(calls) == 36:
+            raise KeyboardInterrupt
+        learn(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Erasure, "learn", killed)
+        with pytest.raises(KeyboardInterrupt):
+            erase(tiny, "Noto", settings, checkpoint=checkpoint)
+    assert checkpoint.exists()
+    learned = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Erasure, "learn", lambda self, batch: learned.append(1) or learn(self, batch))
+        resumed = erase(tiny, "Noto", settings, checkpoint=checkpoint, resume=True)
+    assert len(learned) == 40 - 32
+    assert_equal(whole, resumed)
+    drop = {"seconds"}
+    assert {k: v for k, v in whole.info.items() if k not in drop} == {
+        k: v for k, v in resumed.info.items() if k not in drop
+    }
+    assert not checkpoint.exists()
+
+
+def _erase_slowly(base, settings, checkpoint):
+    torch.set_num_threads(1)
+    erase(base, "Noto", settings, checkpoint=checkpoint)
+
+
+def test_kill_minus_nine_then_resume(tiny, tmp_path):
+    settings = EraseSettings(steps=64, batch_size=1, sampler_steps=2, stop_at=None)
+    checkpoint = tmp_path / "noto.partial"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        process = multiprocessing.get_context("fork").Process(target=_erase_slowly, args=(tiny, settings, checkpoint))
+        process.start()
+        deadline = time.monotonic() + 120
+        while not checkpoint.exists() and process.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        resumed = erase(tiny, "Noto", settings, checkpoint=checkpoint, resume=True)
+        assert_equal(erase(tiny, "Noto", settings), resumed)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tiny, quick, tmp_path):
+    checkpoint = tmp_path / "noto.partial"
+    training._save_checkpoint(Erasure(tiny, Concept("Noto"), quick), checkpoint)
+    with pytest.raises(ValueError, match="checkpoint of another erasure"):
+        erase(tiny, "Noto", dataclasses.replace(quick, eta=2.0), checkpoint=checkpoint, resume=True)
+    assert checkpoint.exists()
+
+
+def test_deltas_are_float32_on_a_bfloat16_base(tokenizer, quick):
+    from conftest import tiny_pipeline
+
+    from multierase.base import Base
+
+    base = Base(tiny_pipeline(tokenizer).to(dtype=torch.bfloat16), "tiny")
+    increment = erase(base, "Noto", dataclasses.replace(quick, scope="esd-x", learning_rate=1e-5))
+    assert all(increment.dense(name).dtype == torch.float32 for name in increment.deltas)
+    assert increment.norm() > 0  # steps far below bfloat16's rounding are kept
+
+
+def test_a_diverging_erasure_is_an_error(tiny, quick):
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        erase(tiny, "Noto", dataclasses.replace(quick, scope="full", learning_rate=1e30, steps=5))
+
+
+def test_settings_are_checked_all_at_once():
+    with pytest.raises(ValueError) as error:
+        EraseSettings(
+            scope="esdx", schedule="fast", steps=0, learning_rate=float("nan"), eta=float("inf"), momentum=1.0
+        )
+    for part in ("did you mean 'esd-x'", "schedule is 'fast'", "steps is 0", "learning_rate is nan", "eta is inf"):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("concept", ["ピカチュウ", "a ☃"])
+def test_a_concept_that_the_tokenizer_cannot_represent(tiny, quick, concept):
+    with pytest.raises(ValueError, match="tokenizer cannot represent"):
+        erase(tiny, concept, quick)
+
+
+@pytest.mark.parametrize("regularizer", ["l1", "l2"])
+def test_regularisation_shrinks_the_increment(tiny, regularizer):
+    settings = EraseSettings(steps=30, batch_size=2, sampler_steps=4, learning_rate=3e-3, stop_at=None, scope="esd-x")
+    free = erase(tiny, "Noto", settings)
+    held = erase(tiny, "Noto", dataclasses.replace(settings, regularizer=regularizer, beta=1.0))
+    assert held.norm() < 0.8 * free.norm()
