@@ -13,8 +13,10 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from safetensors import SafetensorError, safe_open
 
+from multierase.concepts import TaggedPrompt, read_prompts
 from multierase.text import TextEncoder
 
+KNOWN_PROMPTS = "prompts.csv"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Relative rounding error of a cast, per weight; a random projection of many weights moves by less than four of these.
 ROUNDING = {"float32": 1e-6, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -33,6 +35,12 @@ class Base:
         self.vae = pipeline.vae.eval().requires_grad_(False)
         self.text = TextEncoder(pipeline.tokenizer, pipeline.text_encoder.eval().requires_grad_(False))
         pipeline.set_progress_bar_config(disable=True)
+
+    @property
+    def known_prompts(self) -> list[TaggedPrompt]:
+        """What this base is known to be asked: ``prompts.csv`` in its folder, if it has one."""
+        path = Path(self.pipeline.config.get("_name_or_path", "")) / KNOWN_PROMPTS
+        return read_prompts(path) if path.is_file() else []
 
     @property
     def device(self) -> torch.device:

@@ -17,7 +17,7 @@ from rich.logging import RichHandler
 
 from multierase.base import Base, load_base
 from multierase.composer import Composer
-from multierase.concepts import Concept, read_prompts
+from multierase.concepts import Concept, TaggedPrompt, read_prompts, to_keep
 from multierase.demo import run_demo
 from multierase.generate import SamplingSettings, contact_sheet, generate, save_picture
 from multierase.interop import export_pipeline
@@ -69,13 +69,15 @@ def _composed(arguments: Namespace, base: Base) -> Composer:
     return composer
 
 
+def _listed(path: str | None) -> list[TaggedPrompt]:
+    return read_prompts(path) if path else []
+
+
 def run_erase(arguments: Namespace) -> dict:
     settings = _settings(EraseSettings, arguments)
-    if arguments.keep_file:
-        settings = dataclasses.replace(settings, keep=(*settings.keep, *read_prompts(arguments.keep_file)))
     if not arguments.concepts:
         raise UsageError("name at least one concept: multierase erase NAME --library FOLDER")
-    prompts = (*arguments.prompts, *(read_prompts(arguments.prompts_file) if arguments.prompts_file else ()))
+    prompts = (*arguments.prompts, *(p.prompt for p in _listed(arguments.prompts_file)))
     if prompts and len(arguments.concepts) > 1:
         raise UsageError(
             f"--prompts are one concept's, {len(arguments.concepts)} concepts given: erase them one by one"
@@ -83,9 +85,11 @@ def run_erase(arguments: Namespace) -> dict:
     concepts = [Concept(name, tuple(prompts), arguments.anchor, arguments.erase_from) for name in arguments.concepts]
     base, library = _base(arguments), Library(arguments.library, create=True)
     rows = []
+    listed = _listed(arguments.keep_file)
     for concept in concepts:
+        keep = (*settings.keep, *to_keep(listed, concept.name))
         checkpoint = library.path(concept.name).with_suffix(".partial")
-        increment = erase(base, concept, settings, checkpoint=checkpoint, resume=arguments.resume, progress=True)
+        increment = erase(base, concept, dataclasses.replace(settings, keep=keep), checkpoint=checkpoint, resume=arguments.resume, progress=True)
         file = library.save(increment)
         keys = ("stop_reason", "erasure_degree", "steps", "unet_evaluations", "seconds")
         rows.append({"concept": concept.name, "file": str(file), **{key: increment.info[key] for key in keys}})

@@ -52,8 +52,18 @@ class Concept:
         return self.anchor or self.erase_from or ""
 
 
-def read_prompts(path: str | Path) -> list[str]:
+@dataclass(frozen=True)
+class TaggedPrompt:
+    """A prompt of a list, and the concepts that it is about: the other columns of its row."""
+
+    prompt: str
+    concepts: frozenset[str] = frozenset()
+
+
+def read_prompts(path: str | Path) -> list[TaggedPrompt]:
     """Prompts from a text file (one a line) or a CSV with a ``prompt`` column, as the peers' files have.
+
+    What a CSV's other columns say (``artist``, ``studio``, ``subject``, ...) tells which concepts a prompt is about.
 
     Raises:
         ValueError: where there is no such column, or no prompt at all.
@@ -64,13 +74,22 @@ def read_prompts(path: str | Path) -> list[str]:
             rows = csv.DictReader(file)
             if "prompt" not in (rows.fieldnames or ()):
                 raise ValueError(f"{path}: no column 'prompt'; its columns are {sorted(rows.fieldnames or ())}")
-            prompts = [row["prompt"] for row in rows]
+            prompts = [TaggedPrompt((row.pop("prompt") or "").strip(), _concepts(row)) for row in rows]
     else:
-        prompts = path.read_text(encoding="utf-8").splitlines()
-    prompts = [prompt.strip() for prompt in prompts if prompt and prompt.strip()]
+        prompts = [TaggedPrompt(line.strip()) for line in path.read_text(encoding="utf-8").splitlines()]
+    prompts = [prompt for prompt in prompts if prompt.prompt]
     if not prompts:
         raise ValueError(f"{path}: holds no prompt")
     return prompts
+
+
+def _concepts(row: dict) -> frozenset[str]:
+    return frozenset(cell.strip().lower() for cell in row.values() if isinstance(cell, str) and cell.strip())
+
+
+def to_keep(prompts: list[TaggedPrompt], concept: str) -> list[str]:
+    """Those of ``prompts`` that are not about ``concept``, in order."""
+    return [tagged.prompt for tagged in prompts if concept.lower() not in tagged.concepts]
 
 
 EMOJI_STUDIOS = (
@@ -156,7 +175,7 @@ EMOJI_SUBJECTS = [
 def with_article(subject: str) -> str:
     if subject in {"cherries", "grapes", "bread", "fire"}:
         return subject
-    return f"{'an' if subject[0] in 'aeiou' else 'a'} {subject}"
+    return f"{'an' if subject[:1] in tuple('aeiou') else 'a'} {subject}"
 
 
 # How people write prompts. People name a concept by its name alone too, so the embedded base was taught bare names:

@@ -49,7 +49,7 @@ def _underscored(argument: str) -> str:
 
 
 def _explained(message: str, keys: Sequence[str]) -> str:
-    unknown = re.findall(r"[Kk]ey '?\"?([\w.]+)|[Uu]nrecognized arguments: --([\w]+)|Option '([\w.]+)' is not", message)
+    unknown = re.findall(r"[Kk]ey '?\"?([\w.]+)|[Uu]nrecognized arguments: --([\w]+)|option '([\w.]+)'", message)
     names = [name.split(".")[-1] for match in unknown for name in match if name and name.split(".")[-1] not in keys]
     hints = [f"unknown setting {name!r}{suggest(name, keys)}" for name in dict.fromkeys(names)]
     return "\n".join([*hints, message.strip()])

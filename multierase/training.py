@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 import multierase
 from multierase.base import Base, Fingerprint
-from multierase.concepts import Concept
-from multierase.decoupling import directions
+from multierase.concepts import Concept, to_keep
+from multierase.decoupling import directions, gram
 from multierase.increments import SCOPES, Factors, Increment, gram_factor, suggest, touched_parameters
 from multierase.objectives import REGULARIZERS, erasure_degree, esd_target, squared_error
 from multierase.stopping import MomentumStop
@@ -49,10 +49,13 @@ class EraseSettings:
         guidance_scale: of the sampling that makes the latents.
         regularizer: norm of the increment that is added to the loss: ``none``, ``l1`` (SepME) or ``l2``.
         beta: its weight.
-        decouple: keep the empty prompt and ``keep`` exactly as they are, by training keys and values only in the
-            directions of the concept's tokens that those do not have. Other weights of the scope train freely.
-        keep: prompts that must not change, beside the empty one.
+        decouple: train keys and values only in directions of the concept's tokens that leave the empty prompt and
+            ``keep`` exactly as they are. Other weights of the scope train freely.
+        keep: prompts that must not change at all, beside the empty one.
+        keep_known: change little, too, of what the base's own folder lists in ``prompts.csv`` and is not about the
+            concept.
         tolerance: of the decoupling: directions with less than this share of the largest singular value do not count.
+        ridge: of the decoupling from ``keep_known``: see ``multierase.decoupling.directions``.
         seed: of everything random.
     """
 
@@ -70,7 +73,9 @@ class EraseSettings:
     beta: float = 1e-6
     decouple: bool = True
     keep: tuple[str, ...] = ()
+    keep_known: bool = True
     tolerance: float = 1e-3
+    ridge: float = 1e-3
     seed: int = 0
 
     def __post_init__(self):
@@ -93,7 +98,7 @@ class EraseSettings:
             yield f"learning_rate is {self.learning_rate}, give a positive number"
         if not 0 <= self.momentum < 1:
             yield f"momentum is {self.momentum}, give 0 or more and less than 1"
-        for name in ("eta", "guidance_scale", "beta", "stop_at", "tolerance"):
+        for name in ("eta", "guidance_scale", "beta", "stop_at", "tolerance", "ridge"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 yield f"{name} is {value}, give a finite number"
@@ -107,6 +112,9 @@ class Student:
         parameters = dict(base.unet.named_parameters())
         self.frozen = {name: parameters[name] for name in touched_parameters(base.unet, settings.scope)}
         self.variables, self.down = {}, {}
+        self.exact = ["", *settings.keep] if settings.decouple else []
+        known = settings.decouple and settings.keep_known
+        self.known = to_keep(base.known_prompts, concept.name) if known else []
         basis = self._basis(concept, settings) if settings.decouple else None
         for name, weight in self.frozen.items():
             shape = weight.shape
@@ -116,9 +124,10 @@ class Student:
             self.variables[name] = torch.zeros(shape, device=base.device, requires_grad=True)
 
     def _basis(self, concept: Concept, settings: EraseSettings) -> torch.Tensor:
-        text = self.base.text
-        own, kept = text(list(concept.prompts)), text(["", *settings.keep])
-        return directions(own.flatten(0, 1), kept.flatten(0, 1), settings.tolerance).to(self.base.device)
+        tokens = [self.base.text(p).flatten(0, 1).cpu() for p in (list(concept.prompts), self.exact)]
+        kept = gram(self.base.text(self.known).flatten(0, 1).cpu()) if self.known else None
+        basis = directions(*tokens, kept, tolerance=settings.tolerance, ridge=settings.ridge)
+        return basis.to(self.base.device)
 
     def delta(self, name: str) -> torch.Tensor:
         return self.variables[name] @ self.down[name] if name in self.down else self.variables[name]
@@ -293,10 +302,16 @@ class Erasure:
             "steps": self.step,
             "unet_evaluations": round(self.evaluations.total),
             "seconds": round(self.seconds, 2),
-            "decoupled_from": ["", *self.settings.keep] if self.settings.decouple else [],
+            "decoupled_from": _summary(self.student.exact, self.student.known),
         }
         gram = gram_factor(self.base.text.own_tokens(prompts).cpu())
         return Increment(self.student.deltas(), Fingerprint.of(self.base.name, self.student.frozen), info, gram)
+
+
+def _summary(exact: list[str], known: list[str]) -> dict:
+    """A keep-list as an increment file states it: a long one by its length and digest."""
+    digest = hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
+    return {"exactly": exact, "known": {"prompts": len(known), "sha256": digest}}
 
 
 def erase(

@@ -125,7 +125,7 @@ def test_a_config_with_an_unknown_key_is_refused_with_the_nearest(capsys, tmp_pa
         (["eraze", "x"], 2, "unknown verb 'eraze'; did you mean 'erase'"),
         (["erase", "Noto", "--library", "L", "--scop", "esd-x"], 2, "unknown setting 'scop'; did you mean 'scope'"),
         (["erase", "Noto", "--library", "L", "--scope", "xattn"], 1, "unknown scope 'xattn'"),
-        (["erase", "Noto", "--library", "L", "--eta", "nan"], 1, "eta is nan"),
+        (["erase", "Noto", "--library", "L", "--learning-rate", "-1"], 1, "learning_rate is -1.0"),
         (["erase", "", "--library", "L"], 1, "a concept needs a name"),
         (["erase", "--library", "L"], 2, "name at least one concept"),
         (["erase", "ピカチュウ", "--library", "L"], 1, "tokenizer cannot represent"),

@@ -1,6 +1,6 @@
 import pytest
 
-from multierase.concepts import Concept, fill, read_prompts, with_article
+from multierase.concepts import Concept, fill, read_prompts, to_keep, with_article
 
 
 def test_a_concepts_prompt_is_its_name_by_default():
@@ -31,10 +31,19 @@ def test_slugs_are_file_names():
 def test_prompts_from_csv_and_text(tmp_path):
     csv = tmp_path / "prompts.csv"
     csv.write_text('case_number,prompt,evaluation_seed\n0,"a church, by Noto",7\n1,a cat,8\n')
-    assert read_prompts(csv) == ["a church, by Noto", "a cat"]
+    assert [tagged.prompt for tagged in read_prompts(csv)] == ["a church, by Noto", "a cat"]
     text = tmp_path / "prompts.txt"
     text.write_text("one\n\ntwo\n")
-    assert read_prompts(text) == ["one", "two"]
+    assert [tagged.prompt for tagged in read_prompts(text)] == ["one", "two"]
+
+
+def test_what_a_prompt_list_says_of_the_concept_itself_is_not_kept(tmp_path):
+    csv = tmp_path / "known.csv"
+    csv.write_text("prompt,studio,subject\na church by Noto,Noto,church\na church by Fluent Flat,Fluent Flat,church\nNoto,Noto,\n")
+    known = read_prompts(csv)
+    assert to_keep(known, "noto") == ["a church by Fluent Flat"]
+    assert to_keep(known, "Fluent") == ["a church by Noto", "a church by Fluent Flat", "Noto"]
+    assert to_keep(known, "church") == ["Noto"]
 
 
 def test_csv_without_prompts_says_which_columns_it_has(tmp_path):

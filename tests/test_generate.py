@@ -42,6 +42,7 @@ def test_contact_sheet_places_pictures_row_by_row():
 def test_pictures_are_written_whole_or_refused(tmp_path):
     picture = Image.new("RGB", (4, 4), "red")
     save_picture(picture, tmp_path / "new" / "x.png")
-    assert Image.open(tmp_path / "new" / "x.png").size == (4, 4)
+    with Image.open(tmp_path / "new" / "x.png") as written:
+        assert written.size == (4, 4)
     with pytest.raises(ValueError, match=r"give a name that ends in \.png"):
         save_picture(picture, tmp_path / "x.txt")

@@ -51,13 +51,13 @@ def test_keep_prompts_are_kept_and_listed(tiny, quick):
     for name in increment.deltas:
         change = (increment.dense(name) @ tokens.T).norm() / (increment.dense(name) @ own.T).norm()
         assert change < 0.02
-    assert increment.info["decoupled_from"] == ["", "a church by Twemoji"]
+    assert increment.info["decoupled_from"]["exactly"] == ["", "a church by Twemoji"]
 
 
 def test_free_parametrisation_is_dense(tiny, quick):
     increment = erase(tiny, "Noto", dataclasses.replace(quick, decouple=False))
     assert all(isinstance(delta, torch.Tensor) for delta in increment.deltas.values())
-    assert increment.info["decoupled_from"] == []
+    assert increment.info["decoupled_from"]["exactly"] == []
 
 
 def test_one_step_agrees_with_a_plain_rendering_of_the_paper(tiny):

@@ -9,6 +9,7 @@ Writes ``multierase/assets/emoji/`` and ``multierase/assets/judge.safetensors``.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -18,6 +19,16 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from train_unet import SCHEDULE
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from multierase.base import KNOWN_PROMPTS
+from multierase.concepts import (
+    EMOJI_STUDIOS,
+    EMOJI_SUBJECTS,
+    STUDIO_AND_SUBJECT,
+    STUDIO_ONLY,
+    SUBJECT_ONLY,
+    fill,
+)
+
 ASSETS = Path(__file__).parents[2] / "multierase" / "assets"
 
 
@@ -26,6 +37,20 @@ def text_tower(clip: CLIPModel) -> CLIPTextModel:
     own = tower.text_model if hasattr(tower, "text_model") else tower
     own.load_state_dict(clip.text_model.state_dict())
     return tower
+
+
+def write_known_prompts(path: Path) -> None:
+    """What the base is asked, for erasures to keep: every template, with a quarter of the subjects."""
+    rows = [(prompt, studio, "") for studio in EMOJI_STUDIOS for prompt in fill(STUDIO_ONLY, studio, "")]
+    rows += [(prompt, "", subject) for subject in EMOJI_SUBJECTS for prompt in fill(SUBJECT_ONLY, "", subject)]
+    rows += [
+        (prompt, studio, subject)
+        for studio in EMOJI_STUDIOS
+        for subject in EMOJI_SUBJECTS[::4]
+        for prompt in fill(STUDIO_AND_SUBJECT, studio, subject)
+    ]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("prompt", "studio", "subject"), *rows])
 
 
 def main() -> None:
@@ -53,6 +78,7 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
     clip.half().save_pretrained(folder / "clip")
+    write_known_prompts(folder / KNOWN_PROMPTS)
     if card is not None:
         (folder / "README.md").write_text(card)
     judge = args.work / "judge.safetensors"
