@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import csv
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class TaggedPrompt:
+    """A prompt of a list, and the concepts that it is about: the other columns of its row."""
+
+    prompt: str
+    concepts: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -16,16 +24,19 @@ class Concept:
         name: what the concept is called; names its increment, and is its prompt unless ``prompts`` says otherwise.
         prompts: prompts that call the concept up, each used in turn by chance; ``(name,)`` where empty. A single
             artwork is a concept whose one prompt is its title.
+        contexts: what each of ``prompts`` says without the concept, the empty prompt where not given: "a church" for
+            "a church by Noto". It stands for the empty prompt in the objective, so that the rest of a sentence stays.
         anchor: prompt whose prediction takes the concept's place; the empty prompt, as in the paper, by default.
         erase_from: erase the concept from this one only: "hat" from "cowboy" prompts the student with "cowboy" and
             guides it away from "hat". It is the anchor too, unless ``anchor`` is given.
 
     Raises:
-        ValueError: for an empty name, or an empty prompt among ``prompts``.
+        ValueError: for an empty name, an empty prompt among ``prompts``, or contexts that are not as many.
     """
 
     name: str
     prompts: tuple[str, ...] = ()
+    contexts: tuple[str, ...] = ()
     anchor: str = ""
     erase_from: str | None = None
 
@@ -33,6 +44,9 @@ class Concept:
         if not self.name.strip():
             raise ValueError("a concept needs a name: the empty prompt is what an erasure steers towards")
         object.__setattr__(self, "prompts", tuple(self.prompts) or (self.name,))
+        object.__setattr__(self, "contexts", tuple(self.contexts) or ("",) * len(self.prompts))
+        if len(self.contexts) != len(self.prompts):
+            raise ValueError(f"concept {self.name!r}: {len(self.prompts)} prompts and {len(self.contexts)} contexts")
         blank = [i for i, prompt in enumerate(self.prompts) if not prompt.strip()]
         if blank:
             raise ValueError(f"concept {self.name!r}: prompts {blank} of {len(self.prompts)} are empty")
@@ -47,17 +61,28 @@ class Concept:
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-") or self.name.encode().hex()
 
     @property
-    def target_prompt(self) -> str:
-        """The prompt whose prediction is the target's first term, ``a`` in the design's formula."""
-        return self.anchor or self.erase_from or ""
+    def target_prompt(self) -> str | None:
+        """The prompt whose prediction is the target's first term, ``a`` in the design's formula, if it is not simply
+        the context."""
+        return self.anchor or self.erase_from
 
+    def with_sentences(self, known: list[TaggedPrompt]) -> Concept:
+        """A concept given by its name alone, with the sentences about it in a prompt list.
 
-@dataclass(frozen=True)
-class TaggedPrompt:
-    """A prompt of a list, and the concepts that it is about: the other columns of its row."""
-
-    prompt: str
-    concepts: frozenset[str] = frozenset()
+        A sentence's context is the first prompt of the list that is about all else that the sentence is about, and
+        nothing more; a sentence about nothing else has the empty prompt, one that has no such prompt is left out.
+        """
+        name = self.name.lower()
+        bare = {tagged.concepts: tagged.prompt for tagged in reversed(known)} | {frozenset(): ""}
+        pairs = {
+            tagged.prompt: bare[tagged.concepts - {name}]
+            for tagged in known
+            if name in tagged.concepts and tagged.concepts - {name} in bare
+        }
+        if self.prompts != (self.name,) or self.erase_from or not pairs:
+            return self
+        pairs = {self.name: ""} | pairs
+        return replace(self, prompts=tuple(pairs), contexts=tuple(pairs.values()))
 
 
 def read_prompts(path: str | Path) -> list[TaggedPrompt]:

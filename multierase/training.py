@@ -52,10 +52,10 @@ class EraseSettings:
         decouple: train keys and values only in directions of the concept's tokens that leave the empty prompt and
             ``keep`` exactly as they are. Other weights of the scope train freely.
         keep: prompts that must not change at all, beside the empty one.
-        keep_known: change little, too, of what the base's own folder lists in ``prompts.csv`` and is not about the
-            concept.
+        known: use the prompts that the base's own folder lists in ``prompts.csv``, if it does: sentences about a
+            concept given by its name alone are erased with it, and the rest is to change as little as can be.
         tolerance: of the decoupling: directions with less than this share of the largest singular value do not count.
-        ridge: of the decoupling from ``keep_known``: see ``multierase.decoupling.directions``.
+        ridge: of the decoupling from the known prompts: see ``multierase.decoupling.directions``.
         seed: of everything random.
     """
 
@@ -73,7 +73,7 @@ class EraseSettings:
     beta: float = 1e-6
     decouple: bool = True
     keep: tuple[str, ...] = ()
-    keep_known: bool = True
+    known: bool = True
     tolerance: float = 1e-3
     ridge: float = 1e-3
     seed: int = 0
@@ -113,7 +113,7 @@ class Student:
         self.frozen = {name: parameters[name] for name in touched_parameters(base.unet, settings.scope)}
         self.variables, self.down = {}, {}
         self.exact = ["", *settings.keep] if settings.decouple else []
-        known = settings.decouple and settings.keep_known
+        known = settings.decouple and settings.known
         self.known = to_keep(base.known_prompts, concept.name) if known else []
         basis = self._basis(concept, settings) if settings.decouple else None
         for name, weight in self.frozen.items():
@@ -162,7 +162,7 @@ class EvaluationCounter:
 @dataclass
 class Batch:
     """One student step's examples: ``x_t`` ``(b, c, h, w)``, ``t`` ``(b,)``, ``text`` ``(b, l, d)`` for the student,
-    and the frozen base's predictions for them."""
+    and the frozen base's predictions for them; ``eps_null`` is that for the prompt's context."""
 
     x_t: torch.Tensor
     t: torch.Tensor
@@ -176,6 +176,8 @@ class Erasure:
     """One erasure under way: its student, optimiser and stop; what a checkpoint holds."""
 
     def __init__(self, base: Base, concept: Concept, settings: EraseSettings):
+        if settings.known:
+            concept = concept.with_sentences(base.known_prompts)
         for prompt in (*concept.prompts, concept.erase_from, concept.anchor):
             if prompt:
                 base.text.require_representable(prompt)
@@ -218,7 +220,8 @@ class Erasure:
             return self.base.predict_noise(x_t, t, text)
 
         x_t, t = denoise_partway(predict, self.scheduler, noise, stops, text, null, self.settings.guidance_scale)
-        eps_concept, eps_null = predict_frozen(text), predict_frozen(null)
+        contexts = [self.concept.contexts[i] for i in choices.tolist()]
+        eps_concept, eps_null = predict_frozen(text), predict_frozen(encode(contexts))
         anchor = self.concept.target_prompt
         eps_anchor = predict_frozen(encode([anchor] * len(prompts))) if anchor else eps_null
         target = esd_target(eps_anchor, eps_concept, eps_null, self.settings.eta)
@@ -290,7 +293,8 @@ class Erasure:
         info = {
             "concept": self.concept.name,
             "prompts": prompts,
-            "anchor": self.concept.target_prompt,
+            "contexts": list(self.concept.contexts),
+            "anchor": self.concept.anchor,
             "erase_from": self.concept.erase_from,
             "scope": self.settings.scope,
             "settings": dataclasses.asdict(self.settings),
