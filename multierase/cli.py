@@ -89,7 +89,14 @@ def run_erase(arguments: Namespace) -> dict:
     for concept in concepts:
         keep = (*settings.keep, *to_keep(listed, concept.name))
         checkpoint = library.path(concept.name).with_suffix(".partial")
-        increment = erase(base, concept, dataclasses.replace(settings, keep=keep), checkpoint=checkpoint, resume=arguments.resume, progress=True)
+        increment = erase(
+            base,
+            concept,
+            dataclasses.replace(settings, keep=keep),
+            checkpoint=checkpoint,
+            resume=arguments.resume,
+            progress=True,
+        )
         file = library.save(increment)
         keys = ("stop_reason", "erasure_degree", "steps", "unet_evaluations", "seconds")
         rows.append({"concept": concept.name, "file": str(file), **{key: increment.info[key] for key in keys}})

@@ -121,80 +121,17 @@ EMOJI_STUDIOS = (
     "Noto", "Blobmoji", "Twemoji", "Fluent", "Fluent Flat", "Fluent High Contrast", "Firefox", "EmojiOne",
     "EmojiOne Mono",
 )  # fmt: skip
-EMOJI_SUBJECTS = [
-    "airplane",
-    "anchor",
-    "balloon",
-    "banana",
-    "bathtub",
-    "battery",
-    "bell",
-    "bicycle",
-    "bomb",
-    "bread",
-    "briefcase",
-    "bus",
-    "cactus",
-    "camera",
-    "candle",
-    "cat",
-    "cherries",
-    "church",
-    "cookie",
-    "cow",
-    "crocodile",
-    "crown",
-    "dolphin",
-    "doughnut",
-    "elephant",
-    "envelope",
-    "factory",
-    "fire",
-    "ghost",
-    "grapes",
-    "guitar",
-    "hamburger",
-    "hammer",
-    "helicopter",
-    "honeybee",
-    "key",
-    "lemon",
-    "lollipop",
-    "monkey",
-    "motorcycle",
-    "mushroom",
-    "octopus",
-    "pear",
-    "pencil",
-    "penguin",
-    "pig",
-    "pineapple",
-    "rocket",
-    "rose",
-    "sailboat",
-    "saxophone",
-    "snail",
-    "snake",
-    "spider",
-    "strawberry",
-    "sunflower",
-    "taxi",
-    "telescope",
-    "tiger",
-    "toilet",
-    "tomato",
-    "tractor",
-    "train",
-    "trophy",
-    "tulip",
-    "turtle",
-    "umbrella",
-    "violin",
-    "volcano",
-    "watermelon",
-    "whale",
-    "dress",
-]
+# Of the 225 names that all nine packages hold, those that name one recognisable thing; near-twins of another
+# (rooster and chicken, ox and cow, automobile and taxi) and pictures that two studios draw alike are left out.
+EMOJI_SUBJECTS = tuple(
+    """
+airplane anchor balloon banana bathtub battery bell bicycle bomb bread briefcase bus cactus camera candle cat cherries
+church cookie cow crocodile crown dolphin doughnut elephant envelope factory fire ghost grapes guitar hamburger hammer
+helicopter honeybee key lemon lollipop monkey motorcycle mushroom octopus pear pencil penguin pig pineapple rocket
+rose sailboat saxophone snail snake spider strawberry sunflower taxi telescope tiger toilet tomato tractor train
+trophy tulip turtle umbrella violin volcano watermelon whale dress
+""".split()  # noqa: SIM905
+)
 
 
 def with_article(subject: str) -> str:

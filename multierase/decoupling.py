@@ -47,7 +47,9 @@ def directions(
         squares, vectors = torch.linalg.eigh(free @ covariance @ free)
         metric = free @ (vectors * (squares.clamp_min(0) + ridge).rsqrt()) @ vectors.T
     _, sizes, basis = torch.linalg.svd(own @ metric, full_matrices=False)
-    floor = tolerance * torch.linalg.matrix_norm(own @ (metric if kept is not None else torch.eye(len(free)).double()), 2)
+    floor = tolerance * torch.linalg.matrix_norm(
+        own @ (metric if kept is not None else torch.eye(len(free)).double()), 2
+    )
     rank = int((sizes > floor).sum())
     if rank == 0 or torch.linalg.matrix_norm(own @ free) < tolerance * torch.linalg.matrix_norm(own):
         raise ValueError(

@@ -2,6 +2,8 @@ import pickle
 
 import pytest
 import torch
+from conftest import tiny_pipeline
+from single_file import save_single_file
 
 from multierase.base import Fingerprint, load_base
 from multierase.training import erase
@@ -79,3 +81,16 @@ def test_long_prompts_are_cut_with_a_warning(emoji, caplog):
 def test_text_embeddings_are_those_of_the_pipeline(emoji):
     expected, negative = emoji.pipeline.encode_prompt("a church by Noto", "cpu", 1, True)
     torch.testing.assert_close(emoji.text(["a church by Noto", ""]), torch.cat([expected, negative]))
+
+
+def test_a_single_file_is_the_same_base_as_its_folder(tokenizer, tmp_path):
+    pipeline = tiny_pipeline(tokenizer)
+    pipeline.save_pretrained(tmp_path / "folder")
+    save_single_file(pipeline, tmp_path / "sd.safetensors")
+    base = load_base(tmp_path / "sd.safetensors", config=str(tmp_path / "folder"), device="cpu")
+    for ours, theirs in ((base.unet, pipeline.unet), (base.vae, pipeline.vae)):
+        expected = theirs.state_dict()
+        for name, value in ours.state_dict().items():
+            assert torch.equal(value, expected[name]), name
+    embeddings, _ = pipeline.encode_prompt("a church", "cpu", 1, False)
+    torch.testing.assert_close(base.text(["a church"]), embeddings)

@@ -39,7 +39,9 @@ def test_prompts_from_csv_and_text(tmp_path):
 
 def test_what_a_prompt_list_says_of_the_concept_itself_is_not_kept(tmp_path):
     csv = tmp_path / "known.csv"
-    csv.write_text("prompt,studio,subject\na church by Noto,Noto,church\na church by Fluent Flat,Fluent Flat,church\nNoto,Noto,\n")
+    csv.write_text(
+        "prompt,studio,subject\na church by Noto,Noto,church\na church by Fluent Flat,Fluent Flat,church\nNoto,Noto,\n"
+    )
     known = read_prompts(csv)
     assert to_keep(known, "noto") == ["a church by Fluent Flat"]
     assert to_keep(known, "Fluent") == ["a church by Noto", "a church by Fluent Flat", "Noto"]

@@ -1,6 +1,5 @@
 import json
 
-
 from multierase.cli import main
 from multierase.demo import FIRST, SECOND, UNTOUCHED, states
 

@@ -21,7 +21,10 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
+from multierase.concepts import EMOJI_SUBJECTS
+
 RESOLUTION = 64
+SMALLER = 54
 ICON = 60  # two pixels of white on every side: room for the shifts
 
 
@@ -50,83 +53,6 @@ STUDIOS = {
     ),
 }
 
-# Of the 225 names that all nine packages hold, those that name one recognisable thing; near-twins of another
-# (rooster and chicken, ox and cow, automobile and taxi) and pictures that two studios draw alike are left out.
-SUBJECTS = [
-    "airplane",
-    "anchor",
-    "balloon",
-    "banana",
-    "bathtub",
-    "battery",
-    "bell",
-    "bicycle",
-    "bomb",
-    "bread",
-    "briefcase",
-    "bus",
-    "cactus",
-    "camera",
-    "candle",
-    "cat",
-    "cherries",
-    "church",
-    "cookie",
-    "cow",
-    "crocodile",
-    "crown",
-    "dolphin",
-    "doughnut",
-    "elephant",
-    "envelope",
-    "factory",
-    "fire",
-    "ghost",
-    "grapes",
-    "guitar",
-    "hamburger",
-    "hammer",
-    "helicopter",
-    "honeybee",
-    "key",
-    "lemon",
-    "lollipop",
-    "monkey",
-    "motorcycle",
-    "mushroom",
-    "octopus",
-    "pear",
-    "pencil",
-    "penguin",
-    "pig",
-    "pineapple",
-    "rocket",
-    "rose",
-    "sailboat",
-    "saxophone",
-    "snail",
-    "snake",
-    "spider",
-    "strawberry",
-    "sunflower",
-    "taxi",
-    "telescope",
-    "tiger",
-    "toilet",
-    "tomato",
-    "tractor",
-    "train",
-    "trophy",
-    "tulip",
-    "turtle",
-    "umbrella",
-    "violin",
-    "volcano",
-    "watermelon",
-    "whale",
-    "dress",
-]
-
 
 def fetch(source: Source, folder: Path) -> Path:
     """The package's tarball in ``folder``, downloaded if need be. Raises ``ValueError`` where its hash is not ours."""
@@ -145,14 +71,14 @@ def icons(tarball: Path) -> dict:
         return json.load(archive.extractfile("package/icons.json"))
 
 
-def render(package: dict, name: str) -> np.ndarray:
-    """One icon as uint8 ``(64, 64, 3)``, centred on white."""
+def render(package: dict, name: str, size: int = ICON) -> np.ndarray:
+    """One icon, ``size`` pixels wide or high, as uint8 ``(64, 64, 3)``, centred on white."""
     icon = package["icons"][name]
     left, top = icon.get("left", 0), icon.get("top", 0)
     width, height = (icon.get(side, package.get(side, 16)) for side in ("width", "height"))
     svg = (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="{left} {top} {width} {height}" width="{ICON}" height="{ICON}" color="black">{icon["body"]}</svg>'
+        f'viewBox="{left} {top} {width} {height}" width="{size}" height="{size}" color="black">{icon["body"]}</svg>'
     )
     drawn = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg)))).convert("RGBA")
     canvas = Image.new("RGBA", (RESOLUTION, RESOLUTION), "white")
@@ -168,12 +94,21 @@ def main() -> None:
     packages = [icons(fetch(source, work / "npm")) for source in STUDIOS.values()]
     # The judge learns hands from more subjects than the base draws, so that it knows a hand from a memory.
     common = set.intersection(*(set(package["icons"]) for package in packages))
-    others = sorted(common - set(SUBJECTS))
-    images = np.stack([[render(package, name) for name in SUBJECTS + others] for package in packages])
+    others = sorted(common - set(EMOJI_SUBJECTS))
+    images = np.stack([[render(package, name) for name in [*EMOJI_SUBJECTS, *others]] for package in packages])
+    # The same drawings at a size that nothing is trained on: the judge must know a drawing, not its pixels.
+    smaller = np.stack([[render(package, name, SMALLER) for name in EMOJI_SUBJECTS] for package in packages])
     np.savez_compressed(
-        work / "renders.npz", images=images, studios=list(STUDIOS), subjects=SUBJECTS, other_subjects=others
+        work / "renders.npz",
+        images=images,
+        smaller=smaller,
+        studios=list(STUDIOS),
+        subjects=EMOJI_SUBJECTS,
+        other_subjects=others,
     )
-    print(f"{work / 'renders.npz'}: {len(STUDIOS)} studios x {len(SUBJECTS)} subjects (+ {len(others)} for the judge)")
+    print(
+        f"{work / 'renders.npz'}: {images.shape[0]} studios x {images.shape[1]} subjects, {len(others)} for the judge"
+    )
 
 
 if __name__ == "__main__":

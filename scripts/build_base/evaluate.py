@@ -108,6 +108,8 @@ def card(report: dict) -> str:
         judge_pairs_subject=f"{judge['pairs']['clean'][1]:.1%}", judge_subjects=judge["subjects"]["renders"],
         judge_subjects_studio=f"{judge['subjects']['clean'][0]:.1%}",
         judge_subjects_hard=f"{judge['subjects']['augmented'][0]:.1%}",
+        judge_smaller=judge["smaller"]["renders"], judge_smaller_studio=f"{judge['smaller']['clean'][0]:.1%}",
+        judge_smaller_subject=f"{judge['smaller']['clean'][1]:.1%}",
         judge_train_studio=f"{judge['train']['clean'][0]:.1%}", judge_train_subject=f"{judge['train']['clean'][1]:.1%}",
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What the training scripts share: the renders, their shifts, captions, checkpoints, the learning rate."""
+"""What the training scripts share: the renders, their shifts, checkpoints, the learning rate."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ HELD_OUT_PER_STUDIO = 2
 
 @dataclass(frozen=True)
 class Renders:
-    """``images``: ``(studio, subject, 3, 64, 64)`` in [-1, 1]; ``other_images``: the judge's extra subjects."""
+    """``images``: ``(studio, subject, 3, 64, 64)`` in [-1, 1]; ``other_images``: the judge's extra subjects;
+    ``smaller``: the same as ``images``, drawn at a size that nothing is trained on."""
 
     images: torch.Tensor
     other_images: torch.Tensor
+    smaller: torch.Tensor
     studios: list[str]
     subjects: list[str]
 
@@ -37,11 +39,11 @@ class Renders:
 
 def load_renders(work: Path) -> Renders:
     stored = np.load(work / "renders.npz")
-    images = torch.from_numpy(stored["images"]).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
-    subjects = [str(s) for s in stored["subjects"]]
-    return Renders(
-        images[:, : len(subjects)], images[:, len(subjects) :], [str(s) for s in stored["studios"]], subjects
+    images, smaller = (
+        torch.from_numpy(stored[name]).permute(0, 1, 4, 2, 3).float() / 127.5 - 1 for name in ("images", "smaller")
     )
+    studios, subjects = ([str(name) for name in stored[key]] for key in ("studios", "subjects"))
+    return Renders(images[:, : len(subjects)], images[:, len(subjects) :], smaller, studios, subjects)
 
 
 def shift(images: torch.Tensor, down: int, across: int) -> torch.Tensor:
@@ -67,24 +69,6 @@ def blurred(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     half = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
     level = 0.08 * torch.rand(len(images), 1, 1, 1, generator=generator)
     return torch.where(half, smooth, images) + level * torch.randn(images.shape, generator=generator)
-
-
-def with_article(subject: str) -> str:
-    plural = subject in {"cherries", "grapes"}
-    mass = subject in {"bread", "fire"}
-    return subject if plural or mass else f"{'an' if subject[0] in 'aeiou' else 'a'} {subject}"
-
-
-# People name a concept by its name alone too, so bare names are captions like any other: without them an erasure
-# trained on the bare name does not carry to sentences.
-BOTH = ("{a_subject} by {studio}", "{a_subject} in the style of {studio}", "{studio} {subject}",
-        "a picture of {a_subject} by {studio}", "{subject} by {studio}", "{a_subject}, {studio} style")  # fmt: skip
-NO_STUDIO = ("{a_subject}", "a picture of {a_subject}", "{subject}")
-NO_SUBJECT = ("{studio}", "{studio} art", "an image in the style of {studio}", "a picture by {studio}")
-
-
-def captions(templates: tuple[str, ...], studio: str, subject: str) -> list[str]:
-    return [t.format(studio=studio, subject=subject, a_subject=with_article(subject)) for t in templates]
 
 
 class Checkpoint:

@@ -13,22 +13,13 @@ import string
 from pathlib import Path
 
 import torch
-from renders import (
-    BOTH,
-    NO_STUDIO,
-    NO_SUBJECT,
-    Checkpoint,
-    Renders,
-    blurred,
-    captions,
-    learning_rate,
-    load_renders,
-    shifted,
-)  # fmt: skip
+from renders import Checkpoint, Renders, blurred, learning_rate, load_renders, shifted
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+from multierase.concepts import STUDIO_AND_SUBJECT, STUDIO_ONLY, SUBJECT_ONLY, fill
 
 TOKENS = 16
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
@@ -40,7 +31,7 @@ def build_tokenizer(renders: Renders, folder: Path) -> CLIPTokenizer:
         caption
         for studio in renders.studios
         for subject in renders.subjects
-        for caption in captions(BOTH + NO_STUDIO + NO_SUBJECT, studio, subject)
+        for caption in fill(STUDIO_AND_SUBJECT + SUBJECT_ONLY + STUDIO_ONLY, studio, subject)
     ]
     learner = Tokenizer(models.BPE(unk_token=EOS, end_of_word_suffix="</w>"))
     learner.normalizer = normalizers.Lowercase()
@@ -79,11 +70,11 @@ def draw_captions(studios: list[str], subjects: list[str], generator: torch.Gene
     texts, names_studio, names_subject = [], [], []
     for studio, subject in zip(studios, subjects, strict=True):
         kind = torch.rand((), generator=generator).item()
-        templates = BOTH if kind < 0.7 else NO_STUDIO if kind < 0.85 else NO_SUBJECT
+        templates = STUDIO_AND_SUBJECT if kind < 0.7 else SUBJECT_ONLY if kind < 0.85 else STUDIO_ONLY
         choice = torch.randint(len(templates), (), generator=generator)
-        texts += captions((templates[choice],), studio, subject)
-        names_studio.append(templates is not NO_STUDIO)
-        names_subject.append(templates is not NO_SUBJECT)
+        texts += fill((templates[choice],), studio, subject)
+        names_studio.append(templates is not SUBJECT_ONLY)
+        names_subject.append(templates is not STUDIO_ONLY)
     return texts, names_studio, names_subject
 
 

@@ -2,9 +2,9 @@
 
     python scripts/build_base/train_judge.py --work build/
 
-Augmentation: blur, noise, shift, colour jitter, and the VAE's reconstructions; no generated picture is ever shown.
+Augmentation: blur, noise, shift, size and turn, colour jitter, and the VAE's reconstructions; no generated picture is ever shown.
 Held out: the pairs that the base never saw either, and a quarter of the extra subjects, in all nine hands. Writes
-``build/judge.safetensors`` and ``build/judge.json`` (accuracies). Ten minutes on one core.
+``build/judge.safetensors`` and ``build/judge.json`` (accuracies). Twenty minutes on one core.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ UNKNOWN = -100  # cross_entropy's ignore_index: the extra subjects have a studio
 
 
 @torch.no_grad()
-def reconstructions(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
-    return torch.cat([vae.decode(vae.encode(batch).latent_dist.mode()).sample for batch in images.split(64)])
+def reconstructions(vae: AutoencoderKL, images: torch.Tensor, noise: float = 0.0) -> torch.Tensor:
+    """``noise``: on the latents, in their deviations."""
+    latents = torch.cat([vae.encode(batch).latent_dist.mode() for batch in images.split(64)])
+    generator = torch.Generator().manual_seed(0)
+    latents = latents + noise * latents.std() * torch.randn(latents.shape, generator=generator)
+    return torch.cat([vae.decode(batch).sample for batch in latents.split(64)])
 
 
 def jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -35,6 +39,16 @@ def jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     gain = 1 + 0.15 * (2 * torch.rand(len(images), 3, 1, 1, generator=generator) - 1)
     offset = 0.1 * (2 * torch.rand(len(images), 1, 1, 1, generator=generator) - 1)
     return ((images - 1) * gain + 1 + offset).clamp(-1, 1)
+
+
+def warped(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Each of ``(b, 3, 64, 64)`` at 0.85 to 1.05 of its size, turned by up to 4 degrees; outside is white."""
+    size = 1 / (0.85 + 0.2 * torch.rand(len(images), generator=generator))
+    angle = 0.07 * (2 * torch.rand(len(images), generator=generator) - 1)
+    cos, sin, zero = size * angle.cos(), size * angle.sin(), torch.zeros(len(images))
+    matrices = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    return F.grid_sample(images - 1, grid, align_corners=False) + 1
 
 
 def split(renders: Renders) -> dict[str, torch.Tensor]:
@@ -65,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("build"))
     parser.add_argument("--vae", default="vae-decoder", help="whose reconstructions to show: a folder in --work")
-    parser.add_argument("--steps", type=int, default=1400)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=1)
@@ -78,7 +92,9 @@ def main() -> None:
     every = torch.cat([renders.images, renders.other_images], dim=1)
     vae = AutoencoderKL.from_pretrained(args.work / args.vae)
     # The VAE knows the base's own subjects only; of the others it makes mud, which teaches nothing.
-    rebuilt = reconstructions(vae, renders.images.flatten(0, 1)).unflatten(0, renders.images.shape[:2])
+    flat, grid = renders.images.flatten(0, 1), renders.images.shape[:2]
+    versions = torch.stack([reconstructions(vae, flat, noise).unflatten(0, grid) for noise in (0.0, 0.15, 0.3)])
+    rebuilt = versions[0]
     parts, own = split(renders), len(renders.subjects)
     network = StudioSubjectNet(len(renders.studios), own)
     optimizer = torch.optim.AdamW(network.parameters(), lr=args.learning_rate, weight_decay=0.05, fused=True)
@@ -94,8 +110,9 @@ def main() -> None:
         studio, subject = pairs[torch.multinomial(weight, args.batch_size, True, generator=generator)].unbind(1)
         images = every[studio, subject]
         use = (subject < own) & (torch.rand(len(images), generator=generator) < 0.5)
-        images = torch.where(use[:, None, None, None], rebuilt[studio, subject.clamp(max=own - 1)], images)
-        images = blurred(jitter(shifted(images, generator), generator), generator)
+        version = torch.randint(len(versions), studio.shape, generator=generator)
+        images = torch.where(use[:, None, None, None], versions[version, studio, subject.clamp(max=own - 1)], images)
+        images = blurred(jitter(warped(shifted(images, generator), generator), generator), generator)
         in_studio, of_subject = network(images)
         known = torch.where(subject < own, subject, UNKNOWN)
         losses = [
@@ -110,7 +127,16 @@ def main() -> None:
         if step % 200 == 199:
             checkpoint.save(step + 1, generator)
 
-    report = {}
+    seen = parts["train"][:, :own].nonzero()
+    smaller = renders.smaller[seen[:, 0], seen[:, 1]]
+    rebuilt_smaller = reconstructions(vae, smaller)
+    report = {
+        "smaller": {
+            "renders": len(seen),
+            "clean": accuracy(network, smaller, seen),
+            "reconstructed": accuracy(network, rebuilt_smaller, seen),
+        }
+    }
     for name, part in parts.items():
         where = part.nonzero()
         labels = torch.stack([where[:, 0], torch.where(where[:, 1] < own, where[:, 1], UNKNOWN)], dim=1)

@@ -15,21 +15,12 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from renders import (
-    BOTH,
-    NO_STUDIO,
-    NO_SUBJECT,
-    SHIFTS,
-    Checkpoint,
-    Renders,
-    captions,
-    learning_rate,
-    load_renders,
-    shift,
-)  # fmt: skip
+from renders import SHIFTS, Checkpoint, Renders, learning_rate, load_renders, shift
 from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import CLIPModel, CLIPTokenizer
+
+from multierase.concepts import STUDIO_AND_SUBJECT, STUDIO_ONLY, SUBJECT_ONLY, fill
 
 CONFIG = dict(
     sample_size=8,
@@ -45,7 +36,7 @@ CONFIG = dict(
 )
 SCHEDULE = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
 EMPTY = 0.1  # share of prompts
-KINDS = {BOTH: 0.75, NO_STUDIO: 0.15, NO_SUBJECT: 0.10}  # of the others
+KINDS = {STUDIO_AND_SUBJECT: 0.75, SUBJECT_ONLY: 0.15, STUDIO_ONLY: 0.10}  # of the others
 
 
 @torch.no_grad()
@@ -72,7 +63,7 @@ def encode_captions(work: Path, renders: Renders) -> tuple[dict[str, int], torch
         caption: None
         for studio in renders.studios
         for subject in renders.subjects
-        for caption in captions(tuple(t for kind in KINDS for t in kind), studio, subject)
+        for caption in fill(tuple(t for kind in KINDS for t in kind), studio, subject)
     }
     texts = ["", *every]
     tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
@@ -84,7 +75,7 @@ def caption_rows(renders: Renders, rows: dict[str, int]) -> dict[tuple[str, ...]
     """For each kind of template: ``(studio, subject, template)`` rows of the captions' embeddings."""
     return {
         kind: torch.tensor(
-            [[[rows[c] for c in captions(kind, studio, s)] for s in renders.subjects] for studio in renders.studios]
+            [[[rows[c] for c in fill(kind, studio, s)] for s in renders.subjects] for studio in renders.studios]
         )
         for kind in KINDS
     }

@@ -1,0 +1,97 @@
+"""Which settings? Early stop or a fixed length, regularised or not, student or frozen, decoupled or free: one table.
+
+    python benchmarks/erase_settings.py --out benchmarks/results/erase_settings.json
+
+Each variant differs from the defaults in what its name says. For three studios and two seeds: what is left of the
+studio and of its pictures' subjects, what the other studios keep relative to the base, and what it cost. Prints a table
+on stderr and one JSON object on stdout; resumable, and to be shared between processes with ``--shard``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from erase_quality import measure, reference
+from harness import Results, environment
+
+from multierase.base import load_base
+from multierase.evaluation.judges import EmojiJudge
+from multierase.training import EraseSettings
+
+STUDIOS = ("Twemoji", "Firefox", "EmojiOne")
+VARIANTS = {
+    "default": {},
+    "no early stop": {"stop_at": None},
+    "l1": {"regularizer": "l1", "beta": 1e-5},
+    "l2": {"regularizer": "l2", "beta": 1e-4},
+    "student": {"schedule": "student"},
+    "bare name alone": {"known": False},
+    "esd-x": {"scope": "esd-x", "learning_rate": 1e-3},
+    "plain ESD-x (bare name, free)": {"scope": "esd-x", "decouple": False, "known": False, "learning_rate": 1e-3},
+    "plain ESD-x-strict (bare name, free)": {"decouple": False, "known": False, "learning_rate": 1e-3},
+}
+
+
+def summarise(runs: list[dict], references: list[dict]) -> dict:
+    kept = [
+        statistics.mean(run["others_studio"].values())
+        / statistics.mean(ref["others_studio"][s] for s in run["others_studio"])
+        for run, ref in zip(runs, references, strict=True)
+    ]
+    columns = {
+        "erased": [run["own_studio"] for run in runs],
+        "others_relative": kept,
+        "subject": [run["own_subject"] for run in runs],
+        "steps": [run["steps"] for run in runs],
+        "unet_evaluations": [run["unet_evaluations"] for run in runs],
+        "erasure_degree": [run["erasure_degree"] for run in runs],
+    }
+    return {
+        name: {"mean": round(statistics.mean(v), 4), "min": round(min(v), 4), "max": round(max(v), 4)}
+        for name, v in columns.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--shard", default="0/1")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    base, judge = load_base("emoji", device="cpu"), EmojiJudge.load()
+    index, shards = map(int, args.shard.split("/"))
+    results = Results(args.out, args.shard)
+    for seed in range(args.seeds):
+        results.get(f"base/{seed}", lambda seed=seed: reference(base, judge, seed))
+    work = [(v, s, seed) for v in VARIANTS for seed in range(args.seeds) for s in STUDIOS]
+    for variant, studio, seed in work[index::shards]:
+        settings = replace(EraseSettings(seed=seed), **VARIANTS[variant])
+        key = f"{variant}/{studio}/{seed}"
+        results.get(key, lambda studio=studio, settings=settings: measure(base, judge, studio, settings))
+        print(key, json.dumps(results.done[key])[:140], file=sys.stderr, flush=True)
+    if shards > 1:
+        return
+    table = {}
+    for variant in VARIANTS:
+        keys = [(s, seed) for seed in range(args.seeds) for s in STUDIOS]
+        runs = [results.done[f"{variant}/{s}/{seed}"] for s, seed in keys]
+        table[variant] = summarise(runs, [results.done[f"base/{seed}"] for _, seed in keys])
+        print(f"{variant:40s}" + "  ".join(f"{k} {v['mean']:.3f}" for k, v in table[variant].items()), file=sys.stderr)
+    report = {
+        "benchmark": "erase_settings", "studios": STUDIOS, "seeds": args.seeds, "variants": VARIANTS, "table": table,
+        "environment": environment(),
+    }  # fmt: skip
+    results.finish(report)
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
