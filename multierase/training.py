@@ -21,9 +21,10 @@ import multierase
 from multierase.base import Base, Fingerprint
 from multierase.concepts import Concept, to_keep
 from multierase.decoupling import directions, gram
-from multierase.increments import SCOPES, Factors, Increment, gram_factor, suggest, touched_parameters
+from multierase.increments import SCOPES, Increment, gram_factor, suggest
 from multierase.objectives import REGULARIZERS, erasure_degree, esd_target, squared_error
 from multierase.stopping import MomentumStop
+from multierase.student import Student
 from multierase.trajectories import denoise_partway
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class EraseSettings:
         decouple: train keys and values only in directions of the concept's tokens that leave the empty prompt and
             ``keep`` exactly as they are. Other weights of the scope train freely.
         keep: prompts that must not change at all, beside the empty one.
+        keep_weight: weight of a second loss, that predictions for prompts drawn from ``keep`` and the known ones stay
+            the base's, on the same latents.
         known: use the prompts that the base's own folder lists in ``prompts.csv``, if it does: sentences about a
             concept given by its name alone are erased with it, and the rest is to change as little as can be.
         tolerance: of the decoupling: directions with less than this share of the largest singular value do not count.
@@ -73,6 +76,7 @@ class EraseSettings:
     beta: float = 1e-6
     decouple: bool = True
     keep: tuple[str, ...] = ()
+    keep_weight: float = 1.0
     known: bool = True
     tolerance: float = 1e-3
     ridge: float = 1e-3
@@ -98,51 +102,10 @@ class EraseSettings:
             yield f"learning_rate is {self.learning_rate}, give a positive number"
         if not 0 <= self.momentum < 1:
             yield f"momentum is {self.momentum}, give 0 or more and less than 1"
-        for name in ("eta", "guidance_scale", "beta", "stop_at", "tolerance", "ridge"):
+        for name in ("eta", "guidance_scale", "beta", "keep_weight", "stop_at", "tolerance", "ridge"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 yield f"{name} is {value}, give a finite number"
-
-
-class Student:
-    """The base with float32 increments on the weights of a scope: variables, and the weights they give."""
-
-    def __init__(self, base: Base, concept: Concept, settings: EraseSettings):
-        self.base = base
-        parameters = dict(base.unet.named_parameters())
-        self.frozen = {name: parameters[name] for name in touched_parameters(base.unet, settings.scope)}
-        self.variables, self.down = {}, {}
-        self.exact = ["", *settings.keep] if settings.decouple else []
-        known = settings.decouple and settings.known
-        self.known = to_keep(base.known_prompts, concept.name) if known else []
-        basis = self._basis(concept, settings) if settings.decouple else None
-        for name, weight in self.frozen.items():
-            shape = weight.shape
-            if basis is not None and name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")):
-                self.down[name] = basis.T
-                shape = (weight.shape[0], basis.shape[1])
-            self.variables[name] = torch.zeros(shape, device=base.device, requires_grad=True)
-
-    def _basis(self, concept: Concept, settings: EraseSettings) -> torch.Tensor:
-        tokens = [self.base.text(p).flatten(0, 1).cpu() for p in (list(concept.prompts), self.exact)]
-        kept = gram(self.base.text(self.known).flatten(0, 1).cpu()) if self.known else None
-        basis = directions(*tokens, kept, tolerance=settings.tolerance, ridge=settings.ridge)
-        return basis.to(self.base.device)
-
-    def delta(self, name: str) -> torch.Tensor:
-        return self.variables[name] @ self.down[name] if name in self.down else self.variables[name]
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        """``cast(W0 + Δ)``, differentiable in the variables: summed in float32, because a small step on a bfloat16
-        weight rounds to nothing."""
-        return {name: (weight.float() + self.delta(name)).to(weight.dtype) for name, weight in self.frozen.items()}
-
-    def deltas(self) -> dict[str, torch.Tensor | Factors]:
-        detached = {name: variable.detach().cpu().clone() for name, variable in self.variables.items()}
-        return {
-            name: Factors(value, self.down[name].cpu().clone()) if name in self.down else value
-            for name, value in detached.items()
-        }
 
 
 @dataclass
@@ -161,8 +124,12 @@ class EvaluationCounter:
 
 @dataclass
 class Batch:
-    """One student step's examples: ``x_t`` ``(b, c, h, w)``, ``t`` ``(b,)``, ``text`` ``(b, l, d)`` for the student,
-    and the frozen base's predictions for them; ``eps_null`` is that for the prompt's context."""
+    """One student step's examples.
+
+    ``x_t`` ``(b, c, h, w)``, ``t`` ``(b,)``, ``text`` ``(b, l, d)`` for the student, and the frozen base's predictions
+    for them; ``eps_null`` is that for the prompt's context. ``kept`` are embeddings of as many prompts to keep,
+    ``eps_kept`` the base's predictions for them on the same latents; empty where none are.
+    """
 
     x_t: torch.Tensor
     t: torch.Tensor
@@ -170,6 +137,8 @@ class Batch:
     target: torch.Tensor
     eps_concept: torch.Tensor
     eps_null: torch.Tensor
+    kept: torch.Tensor
+    eps_kept: torch.Tensor
 
 
 class Erasure:
@@ -182,30 +151,39 @@ class Erasure:
             if prompt:
                 base.text.require_representable(prompt)
         self.base, self.concept, self.settings = base, concept, settings
-        self.student = Student(base, concept, settings)
+        self.known = to_keep(base.known_prompts, concept.name) if settings.known else []
+        self.exact = ["", *settings.keep] if settings.decouple else []
+        basis = None
+        if settings.decouple:
+            tokens = [base.text(prompts).flatten(0, 1).cpu() for prompts in (list(concept.prompts), self.exact)]
+            kept = gram(base.text(self.known).flatten(0, 1).cpu()) if self.known else None
+            basis = directions(*tokens, kept, tolerance=settings.tolerance, ridge=settings.ridge)
+        self.student = Student(base, settings.scope, basis)
         self.optimizer = torch.optim.Adam(self.student.variables.values(), lr=settings.learning_rate)
+        self.kept = [*settings.keep, *self.known] if settings.keep_weight else []
         self.stop = MomentumStop(settings.stop_at, settings.momentum)
         self.evaluations = EvaluationCounter()
         self.scheduler = base.sampler(settings.sampler_steps)
         self.step, self.seconds = 0, 0.0
         self.finished = False
 
-    def _noise(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Noise, stops and prompt choices of a step: a function of seed and step alone, so that a resumed erasure and
-        an uninterrupted one draw the same."""
+    def _noise(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A step's noise, stops, and choices of prompts to erase and to keep: a function of seed and step alone, so that
+        a resumed erasure and an uninterrupted one draw the same."""
         settings = self.settings
         seed = int.from_bytes(hashlib.sha256(f"{settings.seed}/{step}".encode()).digest()[:7], "big")
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(settings.batch_size, *self.base.latent_shape, generator=generator)
         stops = torch.randint(settings.sampler_steps, (settings.batch_size,), generator=generator)
         prompts = torch.randint(len(self.concept.prompts), (settings.batch_size,), generator=generator)
-        return noise.to(self.base.device), stops, prompts
+        kept = torch.randint(max(len(self.kept), 1), (settings.batch_size,), generator=generator)
+        return noise.to(self.base.device), stops, prompts, kept
 
     @torch.no_grad()
     def batches(self, steps: range) -> list[Batch]:
         """The examples of ``steps``, sampled together."""
         draws = [self._noise(step) for step in steps]
-        noise, stops, choices = (torch.cat(part) for part in zip(*draws, strict=True))
+        noise, stops, choices, kept_choices = (torch.cat(part) for part in zip(*draws, strict=True))
         prompts = [self.concept.prompts[i] for i in choices.tolist()]
         encode = self.base.text
         text, null = encode(prompts), encode([""] * len(prompts))
@@ -226,15 +204,28 @@ class Erasure:
         eps_anchor = predict_frozen(encode([anchor] * len(prompts))) if anchor else eps_null
         target = esd_target(eps_anchor, eps_concept, eps_null, self.settings.eta)
         prompted = text if self.concept.erase_from is None else encode([self.concept.erase_from] * len(prompts))
-        parts = (part.split(self.settings.batch_size) for part in (x_t, t, prompted, target, eps_concept, eps_null))
+        kept = encode([self.kept[i] for i in kept_choices.tolist()]) if self.kept else text[:0]
+        eps_kept = predict_frozen(kept) if self.kept else eps_null[:0]
+        parts = (
+            part.split(self.settings.batch_size) if len(part) else [part] * len(steps)
+            for part in (x_t, t, prompted, target, eps_concept, eps_null, kept, eps_kept)
+        )
         return [Batch(*tensors) for tensors in zip(*parts, strict=True)]
 
     def learn(self, batch: Batch) -> None:
         """One optimiser step. Raises ``FloatingPointError`` where the loss is not finite."""
         if self.evaluations.step_cost == 0:
             self.evaluations.step_cost = self._measure_step(batch)
-        eps_student = self.base.predict_noise(batch.x_t, batch.t, batch.text, self.student.weights())
+        count = len(batch.x_t)
+        both = 2 if len(batch.kept) else 1
+        eps = self.base.predict_noise(
+            batch.x_t.repeat(both, 1, 1, 1), batch.t.repeat(both), torch.cat([batch.text, batch.kept]),
+            self.student.weights(),
+        )  # fmt: skip
+        eps_student = eps[:count]
         loss = squared_error(eps_student, batch.target)
+        if both == 2:
+            loss = loss + self.settings.keep_weight * squared_error(eps[count:], batch.eps_kept)
         if self.settings.regularizer != "none":
             penalty = REGULARIZERS[self.settings.regularizer](map(self.student.delta, self.student.variables))
             loss = loss + self.settings.beta * penalty
@@ -246,7 +237,7 @@ class Erasure:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        self.evaluations.trained += len(batch.x_t)
+        self.evaluations.trained += len(eps)
         self.step += 1
         degree = erasure_degree(eps_student.detach(), batch.eps_concept, batch.eps_null).item()
         self.finished = self.stop.update(degree)
@@ -306,7 +297,7 @@ class Erasure:
             "steps": self.step,
             "unet_evaluations": round(self.evaluations.total),
             "seconds": round(self.seconds, 2),
-            "decoupled_from": _summary(self.student.exact, self.student.known),
+            "decoupled_from": _summary(self.exact, self.known),
         }
         gram = gram_factor(self.base.text.own_tokens(prompts).cpu())
         return Increment(self.student.deltas(), Fingerprint.of(self.base.name, self.student.frozen), info, gram)

@@ -66,7 +66,7 @@ def test_one_step_agrees_with_a_plain_rendering_of_the_paper(tiny):
         steps=1, batch_size=1, sampler_steps=6, stop_at=None, scope="esd-x", decouple=False, eta=1.0
     )
     increment = erase(tiny, "Noto", settings)
-    noise, stops, _ = Erasure(tiny, Concept("Noto"), settings)._noise(0)
+    noise, stops, *_ = Erasure(tiny, Concept("Noto"), settings)._noise(0)
     scheduler, x_t = tiny.sampler(6), noise.clone()
     concept, null = tiny.text(["Noto"]), tiny.text([""])
     with torch.no_grad():

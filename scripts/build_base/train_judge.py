@@ -2,8 +2,9 @@
 
     python scripts/build_base/train_judge.py --work build/
 
-Augmentation: blur, noise, shift, size and turn, colour jitter, and the VAE's reconstructions; no generated picture is ever shown.
-Held out: the pairs that the base never saw either, and a quarter of the extra subjects, in all nine hands. Writes
+Augmentation: blur, noise, shift, size and turn, colour jitter, and the VAE's reconstructions; no generated
+picture is ever shown. Held out: the pairs that the base never saw either, and a quarter of the extra subjects, in all
+nine hands. Writes
 ``build/judge.safetensors`` and ``build/judge.json`` (accuracies). Twenty minutes on one core.
 """
 

@@ -1,0 +1,45 @@
+"""The student: the base's own U-Net, with other values for the weights of a scope."""
+
+from __future__ import annotations
+
+import torch
+
+from multierase.base import Base
+from multierase.increments import Factors, touched_parameters
+
+
+class Student:
+    """The base with float32 increments on the weights of a scope: variables, and the weights they give.
+
+    Args:
+        base: the frozen model; there is no second U-Net.
+        scope: which weights: see ``multierase.increments.SCOPES``.
+        basis: ``B`` ``(d, r)``; keys and values then change by ``A Bᵀ`` alone, with ``A`` to train. ``None`` trains
+            them freely. Other weights of the scope always train freely.
+    """
+
+    def __init__(self, base: Base, scope: str, basis: torch.Tensor | None):
+        parameters = dict(base.unet.named_parameters())
+        self.frozen = {name: parameters[name] for name in touched_parameters(base.unet, scope)}
+        self.variables, self.down = {}, {}
+        for name, weight in self.frozen.items():
+            shape = weight.shape
+            if basis is not None and name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")):
+                self.down[name] = basis.T.to(base.device)
+                shape = (weight.shape[0], basis.shape[1])
+            self.variables[name] = torch.zeros(shape, device=base.device, requires_grad=True)
+
+    def delta(self, name: str) -> torch.Tensor:
+        return self.variables[name] @ self.down[name] if name in self.down else self.variables[name]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """``cast(W0 + Δ)``, differentiable in the variables: summed in float32, because a small step on a bfloat16
+        weight rounds to nothing."""
+        return {name: (weight.float() + self.delta(name)).to(weight.dtype) for name, weight in self.frozen.items()}
+
+    def deltas(self) -> dict[str, torch.Tensor | Factors]:
+        detached = {name: variable.detach().cpu().clone() for name, variable in self.variables.items()}
+        return {
+            name: Factors(value, self.down[name].cpu().clone()) if name in self.down else value
+            for name, value in detached.items()
+        }
