@@ -32,9 +32,9 @@ VARIANTS = {
     "l2": {"regularizer": "l2", "beta": 1e-4},
     "student": {"schedule": "student"},
     "bare name alone": {"known": False},
-    "esd-x": {"scope": "esd-x", "learning_rate": 1e-3},
-    "plain ESD-x (bare name, free)": {"scope": "esd-x", "decouple": False, "known": False, "learning_rate": 1e-3},
-    "plain ESD-x-strict (bare name, free)": {"decouple": False, "known": False, "learning_rate": 1e-3},
+    "esd-x": {"scope": "esd-x"},
+    "plain ESD-x (bare name, free)": {"scope": "esd-x", "decouple": False, "known": False, "free_learning_rate": 1e-3},
+    "plain ESD-x-strict (bare name, free)": {"decouple": False, "known": False, "free_learning_rate": 1e-3},
 }
 
 

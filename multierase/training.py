@@ -43,7 +43,8 @@ class EraseSettings:
         eta: strength of the negative guidance, the paper's ``η``.
         steps: the most optimiser steps; the erasure degree ends most erasures earlier.
         batch_size: latents a step.
-        learning_rate: of Adam, on float32 increments whatever the base's dtype.
+        learning_rate: of Adam, for decoupled keys and values: a step of it moves the concept's tokens by as much.
+        free_learning_rate: of Adam, for all other weights; null for half a percent of each tensor's root mean square.
         stop_at: end when the moving average of the erasure degree has fallen to this; null for all the steps.
         momentum: of that average.
         sampler_steps: DDIM steps of a whole trajectory; a latent is taken from a random one of them.
@@ -64,22 +65,23 @@ class EraseSettings:
 
     scope: str = "esd-x-strict"
     schedule: Literal["student", "frozen"] = "frozen"
-    eta: float = 1.0
-    steps: int = 200
+    eta: float = 2.0
+    steps: int = 120
     batch_size: int = 4
-    learning_rate: float = 1e-3
-    stop_at: float | None = -0.5
+    learning_rate: float = 2e-2
+    free_learning_rate: float | None = None
+    stop_at: float | None = -0.8
     momentum: float = 0.9
-    sampler_steps: int = 50
+    sampler_steps: int = 10
     guidance_scale: float = 3.0
     regularizer: Literal["none", "l1", "l2"] = "none"
     beta: float = 1e-6
     decouple: bool = True
     keep: tuple[str, ...] = ()
-    keep_weight: float = 1.0
+    keep_weight: float = 10.0
     known: bool = True
-    tolerance: float = 1e-3
-    ridge: float = 1e-3
+    tolerance: float = 0.03
+    ridge: float = 1e-2
     seed: int = 0
 
     def __post_init__(self):
@@ -98,8 +100,10 @@ class EraseSettings:
         for name in ("steps", "batch_size", "sampler_steps"):
             if getattr(self, name) < 1:
                 yield f"{name} is {getattr(self, name)}, give 1 or more"
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            yield f"learning_rate is {self.learning_rate}, give a positive number"
+        for name in ("learning_rate", "free_learning_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not (math.isfinite(rate) and rate > 0):
+                yield f"{name} is {rate}, give a positive number"
         if not 0 <= self.momentum < 1:
             yield f"momentum is {self.momentum}, give 0 or more and less than 1"
         for name in ("eta", "guidance_scale", "beta", "keep_weight", "stop_at", "tolerance", "ridge"):
@@ -159,7 +163,7 @@ class Erasure:
             kept = gram(base.text(self.known).flatten(0, 1).cpu()) if self.known else None
             basis = directions(*tokens, kept, tolerance=settings.tolerance, ridge=settings.ridge)
         self.student = Student(base, settings.scope, basis)
-        self.optimizer = torch.optim.Adam(self.student.variables.values(), lr=settings.learning_rate)
+        self.optimizer = torch.optim.Adam(self._parameter_groups())
         self.kept = [*settings.keep, *self.known] if settings.keep_weight else []
         self.stop = MomentumStop(settings.stop_at, settings.momentum)
         self.evaluations = EvaluationCounter()
@@ -167,9 +171,20 @@ class Erasure:
         self.step, self.seconds = 0, 0.0
         self.finished = False
 
+    def _parameter_groups(self) -> list[dict]:
+        """Each variable with its learning rate: a coefficient of the basis has another unit than a weight."""
+        student, settings = self.student, self.settings
+
+        def rate(name: str) -> float:
+            if name in student.down:
+                return settings.learning_rate
+            return settings.free_learning_rate or 0.005 * student.frozen[name].float().square().mean().sqrt().item()
+
+        return [{"params": [variable], "lr": rate(name)} for name, variable in student.variables.items()]
+
     def _noise(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A step's noise, stops, and choices of prompts to erase and to keep: a function of seed and step alone, so that
-        a resumed erasure and an uninterrupted one draw the same."""
+        """A step's noise, stops, and choices of prompts to erase and to keep: a function of seed and step alone, so
+        that a resumed erasure and an uninterrupted one draw the same."""
         settings = self.settings
         seed = int.from_bytes(hashlib.sha256(f"{settings.seed}/{step}".encode()).digest()[:7], "big")
         generator = torch.Generator().manual_seed(seed)
@@ -232,7 +247,7 @@ class Erasure:
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"erasing {self.concept.name!r}: the loss is {loss.item()} at step {self.step}: lower the "
-                f"learning rate ({self.settings.learning_rate}) or use float32"
+                "learning rate or use float32"
             )
         self.optimizer.zero_grad()
         loss.backward()

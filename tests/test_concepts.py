@@ -64,3 +64,9 @@ def test_templates():
         "Noto elephant",
     ]
     assert with_article("grapes") == "grapes"
+
+
+def test_contexts_are_one_a_prompt():
+    assert Concept("x", ("a", "b")).contexts == ("", "")
+    with pytest.raises(ValueError, match="2 prompts and 1 contexts"):
+        Concept("x", ("a", "b"), ("c",))
