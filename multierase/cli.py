@@ -11,6 +11,7 @@ from pathlib import Path
 
 import rich.box
 import rich.console
+import rich.markup
 import rich.table
 from jsonargparse import Namespace
 from rich.logging import RichHandler
@@ -137,7 +138,7 @@ def run_generate(arguments: Namespace) -> dict:
     seeds = [arguments.seed + row for row in range(rows) for _ in arguments.prompts]
     images = generate(base, prompts, seeds, _settings(SamplingSettings, arguments), progress=True)
     save_picture(contact_sheet(images, len(arguments.prompts), column_labels=arguments.prompts), arguments.out)
-    stderr.print(f"wrote {arguments.out}")
+    stderr.print(f"wrote {arguments.out}", markup=False)
     return {"file": str(arguments.out), "prompts": prompts, "seeds": seeds, "erased": dict(composer.off)}
 
 
@@ -145,7 +146,7 @@ def run_compose(arguments: Namespace) -> dict:
     base = _base(arguments)
     composer = _composed(arguments, base)
     folder = export_pipeline(base, composer, arguments.out)
-    stderr.print(f"wrote {folder}: load it with diffusers, DiffusionPipeline.from_pretrained({str(folder)!r})")
+    stderr.print(f"wrote {folder}: a diffusers pipeline folder", markup=False)
     return {"folder": str(folder), "erased": dict(composer.off)}
 
 
@@ -172,7 +173,7 @@ def run_demonstration(arguments: Namespace) -> dict:
         rows = [(state, *shares.values()) for state, shares in report["accuracy"].items()]
         _table("pictures that the judge gives to the studio they were asked of", ("", *studios), rows)
         _table("bit for bit", ("", ""), list(report["bit_exact"].items()))
-        stderr.print(f"wrote {arguments.out}/sheet.png, report.json, lib/ in {report['seconds']} s")
+        stderr.print(f"wrote {arguments.out}/sheet.png, report.json, lib/ in {report['seconds']} s", markup=False)
     return report
 
 
@@ -257,6 +258,11 @@ VERBS = {
 }
 
 
+def _failed(error: Exception | str, code: int) -> int:
+    stderr.print(f"[red]error:[/] {rich.markup.escape(str(error))}", highlight=False, soft_wrap=True)
+    return code
+
+
 def build_parser() -> tuple[Parser, dict[str, Parser]]:
     parser = Parser(
         prog="multierase", description="Erase concepts from text-to-image models; compose and restore them."
@@ -280,11 +286,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         own = namespace[namespace.verb]
         result = VERBS[namespace.verb][2](own)
     except UsageError as error:
-        stderr.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
-        return 2
+        return _failed(error, 2)
     except (ValueError, KeyError, OSError, FloatingPointError) as error:
-        stderr.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
-        return 1
+        return _failed(error, 1)
+    except KeyboardInterrupt:
+        return _failed("interrupted; an erasure goes on where it was with --resume and the same settings", 130)
     if own.json:
         print(json.dumps(result))
     return 0 if result.get("sound", True) else 1
