@@ -28,8 +28,12 @@ from multierase.evaluation.accuracy import studio_accuracy
 from multierase.evaluation.judges import EmojiJudge
 from multierase.training import EraseSettings, erase
 
-OWN_SUBJECTS = EMOJI_SUBJECTS[1::2]  # none of them in the sentences that the base lists as known
-OTHER_SUBJECTS = EMOJI_SUBJECTS[2::6]
+OWN_SUBJECTS = [
+    *EMOJI_SUBJECTS[1::8],
+    *EMOJI_SUBJECTS[2::8],
+    *EMOJI_SUBJECTS[3::8],
+]  # none of them in the sentences that the base lists as known
+OTHER_SUBJECTS = EMOJI_SUBJECTS[2::12]
 
 
 def measure(base, judge, concept: str, settings: EraseSettings) -> dict:

@@ -26,7 +26,7 @@ class SamplingSettings:
     """
 
     inference_steps: int = 25
-    guidance_scale: float = 5.0
+    guidance_scale: float = 3.0
     batch_size: int = 64
 
     def __post_init__(self):

@@ -66,11 +66,11 @@ class EraseSettings:
     scope: str = "esd-x-strict"
     schedule: Literal["student", "frozen"] = "frozen"
     eta: float = 2.0
-    steps: int = 150
+    steps: int = 240
     batch_size: int = 4
-    learning_rate: float = 3e-2
+    learning_rate: float = 2e-2
     free_learning_rate: float | None = None
-    stop_at: float | None = -1.0
+    stop_at: float | None = -0.8
     momentum: float = 0.9
     sampler_steps: int = 10
     guidance_scale: float = 3.0
@@ -78,7 +78,7 @@ class EraseSettings:
     beta: float = 1e-6
     decouple: bool = True
     keep: tuple[str, ...] = ()
-    keep_weight: float = 6.0
+    keep_weight: float = 10.0
     known: bool = True
     tolerance: float = 0.03
     ridge: float = 1e-2
