@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+NUMERICAL_RANK = 1e-6  # of the largest singular value: below it a direction is float32's rounding
+
 
 def gram(tokens: torch.Tensor) -> torch.Tensor:
     """``Eᵀ E`` ``(d, d)`` of ``(n, d)`` token embeddings, float64: all that projecting needs of a long keep-list."""
@@ -26,8 +28,8 @@ def directions(
         own: ``(n, d)`` token embeddings of the concept's prompts.
         exact: ``(m, d)`` token embeddings that must not change at all.
         kept: ``(d, d)`` Gram matrix of token embeddings that should change as little as can be; ``None`` for none.
-        tolerance: directions of ``exact``, and of what is left of ``own``, whose singular value is less than this share
-            of the largest do not count.
+        tolerance: directions of what is left of ``own`` whose singular value is less than this share of the largest
+            are not used.
         ridge: in units of the kept tokens' mean variance.
 
     Returns:
@@ -39,7 +41,7 @@ def directions(
     """
     own, exact = own.double(), exact.double()
     _, scales, rows = torch.linalg.svd(exact, full_matrices=False)
-    protected = rows[scales > tolerance * scales[0]]
+    protected = rows[scales > NUMERICAL_RANK * scales[0]]
     free = torch.eye(own.shape[1], dtype=torch.float64) - protected.T @ protected
     metric = free
     if kept is not None:
@@ -47,13 +49,10 @@ def directions(
         squares, vectors = torch.linalg.eigh(free @ covariance @ free)
         metric = free @ (vectors * (squares.clamp_min(0) + ridge).rsqrt()) @ vectors.T
     _, sizes, basis = torch.linalg.svd(own @ metric, full_matrices=False)
-    floor = tolerance * torch.linalg.matrix_norm(
-        own @ (metric if kept is not None else torch.eye(len(free)).double()), 2
-    )
-    rank = int((sizes > floor).sum())
-    if rank == 0 or torch.linalg.matrix_norm(own @ free) < tolerance * torch.linalg.matrix_norm(own):
+    rank = int((sizes > tolerance * sizes[0]).sum())
+    if torch.linalg.matrix_norm(own @ free) < 1e-3 * torch.linalg.matrix_norm(own):
         raise ValueError(
             "the concept's token embeddings lie in the span of those that are to be kept: nothing is left to erase it "
-            "by; keep fewer prompts, or raise the tolerance"
+            "by; keep fewer prompts"
         )
     return (metric @ basis[:rank].T * len(own) ** 0.5 / sizes[0]).float().contiguous()

@@ -58,7 +58,7 @@ class EraseSettings:
             the base's, on the same latents.
         known: use the prompts that the base's own folder lists in ``prompts.csv``, if it does: sentences about a
             concept given by its name alone are erased with it, and the rest is to change as little as can be.
-        tolerance: of the decoupling: directions with less than this share of the largest singular value do not count.
+        tolerance: of the decoupling: directions of the concept with less than this share of the largest are not used.
         ridge: of the decoupling from the known prompts: see ``multierase.decoupling.directions``.
         seed: of everything random.
     """

@@ -9,7 +9,7 @@ def test_a_concepts_prompt_is_its_name_by_default():
 
 
 def test_target_prompt_is_the_anchor_or_what_it_is_erased_from():
-    assert Concept("x").target_prompt == ""
+    assert Concept("x").target_prompt is None
     assert Concept("hat", erase_from="cowboy").target_prompt == "cowboy"
     assert Concept("hat", erase_from="cowboy", anchor="man").target_prompt == "man"
 

@@ -44,14 +44,17 @@ def test_strict_increments_are_factored_and_leave_the_empty_prompt_exactly_alone
     assert all(delta.up.shape[1] <= len(tiny.text.tokens("Noto")) + 8 for delta in increment.deltas.values())
 
 
-def test_keep_prompts_are_kept_and_listed(tiny, quick):
-    increment = erase(tiny, "Noto", dataclasses.replace(quick, keep=("a church by Twemoji",)))
-    tokens = tiny.text(["a church by Twemoji"])[0]
-    own = tiny.text(["Noto"])[0]
+def test_keep_prompts_are_kept_exactly_and_listed(emoji, quick):
+    increment = erase(emoji, "Noto", dataclasses.replace(quick, keep=("a church by Twemoji",), known=False))
+    kept, own = emoji.text(["a church by Twemoji", "Noto"])
     for name in increment.deltas:
-        change = (increment.dense(name) @ tokens.T).norm() / (increment.dense(name) @ own.T).norm()
-        assert change < 0.02
+        assert (increment.dense(name) @ kept.T).norm() < 1e-4 * (increment.dense(name) @ own.T).norm()
     assert increment.info["decoupled_from"]["exactly"] == ["", "a church by Twemoji"]
+
+
+def test_more_prompts_than_there_are_dimensions_cannot_be_kept_exactly(tiny, quick):
+    with pytest.raises(ValueError, match="keep fewer prompts"):
+        erase(tiny, "Noto", dataclasses.replace(quick, keep=("a church by Twemoji", "a cat", "Firefox art")))
 
 
 def test_free_parametrisation_is_dense(tiny, quick):
@@ -139,7 +142,7 @@ def test_erase_from_and_anchor(tiny, quick):
     cowboy, hat, null = (tiny.text([prompt] * len(batch.x_t)) for prompt in ("cowboy", "hat", ""))
     eps = [tiny.predict_noise(batch.x_t, batch.t, text) for text in (cowboy, hat, null)]
     torch.testing.assert_close(batch.text, cowboy)
-    torch.testing.assert_close(batch.target, eps[0] - 1.0 * (eps[1] - eps[2]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(batch.target, eps[0] - quick.eta * (eps[1] - eps[2]), atol=1e-5, rtol=1e-4)
     assert erase(tiny, concept, quick).info["erase_from"] == "cowboy"
 
 
@@ -296,4 +299,4 @@ def test_the_keep_loss_keeps(tiny):
         increment = erase(tiny, "Noto", dataclasses.replace(settings, keep_weight=weight))
         with Composer(tiny.unet, {"Noto": increment}).erased("Noto"):
             changes[weight] = (tiny.predict_noise(x_t, t, text) - before).norm()
-    assert changes[10.0] < 0.5 * changes[0.0]
+    assert changes[10.0] < 0.7 * changes[0.0]
