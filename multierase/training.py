@@ -29,7 +29,7 @@ from multierase.trajectories import denoise_partway
 
 logger = logging.getLogger(__name__)
 
-LOOKAHEAD = 16  # student steps whose latents the frozen schedule samples in one batch
+CHECKPOINT_STEPS = 16  # at the least, between two checkpoints
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class EraseSettings:
         stop_at: end when the moving average of the erasure degree has fallen to this; null for all the steps.
         momentum: of that average.
         sampler_steps: DDIM steps of a whole trajectory; a latent is taken from a random one of them.
+        sampling_batch: latents that the frozen schedule samples at once, for several steps ahead; bounds the memory.
         guidance_scale: of the sampling that makes the latents.
         regularizer: norm of the increment that is added to the loss: ``none``, ``l1`` (SepME) or ``l2``.
         beta: its weight.
@@ -73,6 +74,7 @@ class EraseSettings:
     stop_at: float | None = -0.8
     momentum: float = 0.9
     sampler_steps: int = 10
+    sampling_batch: int = 64
     guidance_scale: float = 3.0
     regularizer: Literal["none", "l1", "l2"] = "none"
     beta: float = 1e-6
@@ -90,6 +92,11 @@ class EraseSettings:
         if problems:
             raise ValueError("erase settings: " + "; ".join(problems))
 
+    @property
+    def steps_ahead(self) -> int:
+        """Steps whose latents are sampled together; the student must sample each step's own."""
+        return 1 if self.schedule == "student" else max(1, self.sampling_batch // self.batch_size)
+
     def _problems(self):
         if self.scope not in SCOPES:
             yield f"unknown scope {self.scope!r}{suggest(self.scope, SCOPES)}; scopes: {sorted(SCOPES)}"
@@ -97,7 +104,7 @@ class EraseSettings:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 yield f"{name} is {getattr(self, name)!r}, give one of {list(allowed)}"
-        for name in ("steps", "batch_size", "sampler_steps"):
+        for name in ("steps", "batch_size", "sampler_steps", "sampling_batch"):
             if getattr(self, name) < 1:
                 yield f"{name} is {getattr(self, name)}, give 1 or more"
         for name in ("learning_rate", "free_learning_rate"):
@@ -353,11 +360,10 @@ def erase(
     checkpoint = None if checkpoint is None else Path(checkpoint)
     if resume and checkpoint is not None and checkpoint.exists():
         _resume(erasure, checkpoint)
-    total = erasure.settings.steps
+    total, ahead, saved = erasure.settings.steps, erasure.settings.steps_ahead, erasure.step
     with tqdm(total=total, initial=erasure.step, desc=f"erasing {concept.name}", disable=not progress) as bar:
         while erasure.step < total and not erasure.finished:
             began, first = time.perf_counter(), erasure.step
-            ahead = 1 if erasure.settings.schedule == "student" else LOOKAHEAD
             for batch in erasure.batches(range(first, min(first + ahead, total))):
                 erasure.learn(batch)
                 bar.update()
@@ -366,8 +372,9 @@ def erase(
                     break
             erasure.seconds += time.perf_counter() - began
             # Between batches sampled together, so that a resumed run samples the very same batches.
-            if checkpoint is not None and not erasure.finished and (erasure.step % LOOKAHEAD == 0):
+            if checkpoint is not None and not erasure.finished and erasure.step >= saved + CHECKPOINT_STEPS:
                 _save_checkpoint(erasure, checkpoint)
+                saved = erasure.step
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return erasure.increment()

@@ -156,7 +156,9 @@ def test_several_prompts_are_all_used(tiny, quick):
 
 @pytest.mark.parametrize("schedule", ["frozen", "student"])
 def test_resumed_is_uninterrupted(tiny, tmp_path, monkeypatch, schedule):
-    settings = EraseSettings(steps=40, batch_size=1, sampler_steps=2, stop_at=None, schedule=schedule)
+    settings = EraseSettings(
+        steps=40, batch_size=1, sampler_steps=2, sampling_batch=16, stop_at=None, schedule=schedule
+    )
     whole = erase(tiny, "Noto", settings)
     checkpoint = tmp_path / "noto.partial"
     learn, calls = Erasure.learn, []
@@ -191,7 +193,7 @@ def _erase_slowly(base, settings, checkpoint):
 
 
 def test_kill_minus_nine_then_resume(tiny, tmp_path):
-    settings = EraseSettings(steps=64, batch_size=1, sampler_steps=2, stop_at=None)
+    settings = EraseSettings(steps=64, batch_size=1, sampler_steps=2, sampling_batch=16, stop_at=None)
     checkpoint = tmp_path / "noto.partial"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
