@@ -2,7 +2,7 @@
 
     python scripts/build_base/train_clip.py --work build/
 
-Writes ``build/tokenizer/`` and ``build/clip/``; the text tower becomes the base's frozen text encoder. Eight minutes
+Writes ``build/tokenizer/`` and ``build/clip/``; the text tower becomes the base's frozen text encoder. Ten minutes
 on one core. Held-out pairs are left out.
 """
 
@@ -88,7 +88,7 @@ def matches(studio, subject, names_studio, names_subject) -> torch.Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("build"))
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--batch-size", type=int, default=96)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=1)

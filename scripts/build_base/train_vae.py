@@ -3,7 +3,7 @@
     python scripts/build_base/train_vae.py --work build/ --phase whole --threads 2
     python scripts/build_base/train_vae.py --work build/ --phase decoder
 
-The encoder is final after the first phase (25 minutes on two cores), so the U-Net may train beside the second.
+The encoder is final after the first phase (ten minutes on two cores), so the U-Net may train beside the second.
 Both phases write a checkpoint every 250 steps and go on from it when started again.
 """
 
@@ -56,7 +56,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(args.seed)
     torch.manual_seed(args.seed)
     whole = args.phase == "whole"
-    steps = args.steps or (4000 if whole else 12000)
+    steps = args.steps or (2600 if whole else 4900)
     images = load_renders(args.work).images.flatten(0, 1)
 
     vae = AutoencoderKL(**CONFIG)
