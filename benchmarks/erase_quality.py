@@ -64,20 +64,21 @@ def reference(base, judge, seed: int) -> dict:
     }
 
 
+def relative(run: dict, reference: dict) -> float:
+    """What the other studios keep of the base's share."""
+    others = run["others_studio"]
+    return statistics.mean(others.values()) / statistics.mean(reference["others_studio"][s] for s in others)
+
+
 def summarise(runs: dict[str, dict], references: dict[str, dict], seeds: int) -> dict:
     """Per studio the median over seeds, and the worst."""
     rows = {}
     for studio in EMOJI_STUDIOS:
         mine = [runs[f"{studio}/{seed}"] for seed in range(seeds)]
-        kept = [
-            statistics.mean(run["others_studio"].values())
-            / statistics.mean(references[str(seed)]["others_studio"][other] for other in run["others_studio"])
-            for seed, run in enumerate(mine)
-        ]
         columns = {
             "base": [references[str(seed)]["own_studio"][studio] for seed in range(seeds)],
             "erased": [run["own_studio"] for run in mine],
-            "others_relative": kept,
+            "others_relative": [relative(run, references[str(seed)]) for seed, run in enumerate(mine)],
             "subject": [run["own_subject"] for run in mine],
             "unet_evaluations": [run["unet_evaluations"] for run in mine],
         }
@@ -132,5 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
     main()

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from erase_quality import measure, reference
+from erase_quality import measure, reference, relative
 from harness import Results, environment
 
 from multierase.base import load_base
@@ -39,14 +39,9 @@ VARIANTS = {
 
 
 def summarise(runs: list[dict], references: list[dict]) -> dict:
-    kept = [
-        statistics.mean(run["others_studio"].values())
-        / statistics.mean(ref["others_studio"][s] for s in run["others_studio"])
-        for run, ref in zip(runs, references, strict=True)
-    ]
     columns = {
         "erased": [run["own_studio"] for run in runs],
-        "others_relative": kept,
+        "others_relative": [relative(run, ref) for run, ref in zip(runs, references, strict=True)],
         "subject": [run["own_subject"] for run in runs],
         "steps": [run["steps"] for run in runs],
         "unet_evaluations": [run["unet_evaluations"] for run in runs],

@@ -156,13 +156,13 @@ class Erasure:
     """One erasure under way: its student, optimiser and stop; what a checkpoint holds."""
 
     def __init__(self, base: Base, concept: Concept, settings: EraseSettings):
-        if settings.known:
-            concept = concept.with_sentences(base.known_prompts)
+        known = base.known_prompts if settings.known else []
+        concept = concept.with_sentences(known)
         for prompt in (*concept.prompts, concept.erase_from, concept.anchor):
             if prompt:
                 base.text.require_representable(prompt)
         self.base, self.concept, self.settings = base, concept, settings
-        self.known = to_keep(base.known_prompts, concept.name) if settings.known else []
+        self.known = to_keep(known, concept.name)
         self.exact = ["", *settings.keep] if settings.decouple else []
         basis = None
         if settings.decouple:
