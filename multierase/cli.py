@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import rich.box
@@ -17,16 +17,20 @@ from jsonargparse import Namespace
 from rich.logging import RichHandler
 
 from multierase.base import Base, load_base
-from multierase.composer import Composer
+from multierase.composer import Composer, Solve
 from multierase.concepts import Concept, TaggedPrompt, read_prompts, to_keep
+from multierase.decoupling import KeepList
 from multierase.demo import run_demo
-from multierase.generate import SamplingSettings, contact_sheet, generate, save_picture
+from multierase.generate import SamplingSettings, contact_sheet, generate, matrix_picture, save_picture
 from multierase.interop import export_pipeline
 from multierase.library import IncrementFileError, Library, load_increment, require_fits
 from multierase.settings import Parser, UsageError, parse
 from multierase.training import EraseSettings, erase
 
 stderr = rich.console.Console(stderr=True)
+logger = logging.getLogger(__name__)
+
+ENTANGLED = 0.5  # share of a concept's own effect: from here on, composing is worth a warning
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -65,8 +69,23 @@ def _composed(arguments: Namespace, base: Base) -> Composer:
     library = Library(arguments.library) if arguments.library else {}
     if strengths:
         library.require(list(strengths))
-    composer = Composer(base.unet, library)
+    both = sorted(set(strengths) & set(arguments.keep))
+    if both:
+        raise UsageError(f"both to erase and to keep: {both}; decide for one")
+    keep = None
+    if strengths and arguments.solve != "sum":
+        listed = [*base.known_prompts, *_listed(arguments.keep_file), *map(TaggedPrompt, arguments.keep)]
+        keep = KeepList.of(base.text, listed, library)
+    composer = Composer(base.unet, library, solve=arguments.solve, keep=keep, keep_weight=arguments.keep_weight)
     composer.set(strengths)
+    for concept, deviation in composer.deviations().items():
+        if deviation > ENTANGLED:
+            logger.warning(
+                "what is done to %r differs by %.0f %% from what its increment does alone: look at its pictures, or "
+                "try another --solve",
+                concept,
+                100 * deviation,
+            )
     return composer
 
 
@@ -83,7 +102,10 @@ def run_erase(arguments: Namespace) -> dict:
         raise UsageError(
             f"--prompts are one concept's, {len(arguments.concepts)} concepts given: erase them one by one"
         )
-    concepts = [Concept(name, tuple(prompts), arguments.anchor, arguments.erase_from) for name in arguments.concepts]
+    concepts = [
+        Concept(name, tuple(prompts), anchor=arguments.anchor, erase_from=arguments.erase_from)
+        for name in arguments.concepts
+    ]
     base, library = _base(arguments), Library(arguments.library, create=True)
     rows = []
     listed = _listed(arguments.keep_file)
@@ -101,6 +123,10 @@ def run_erase(arguments: Namespace) -> dict:
         file = library.save(increment)
         keys = ("stop_reason", "erasure_degree", "steps", "unet_evaluations", "seconds")
         rows.append({"concept": concept.name, "file": str(file), **{key: increment.info[key] for key in keys}})
+    try:
+        _entangled(_relative_crosstalk(Composer(base.unet, library))[1], {concept.name for concept in concepts})
+    except ValueError as error:  # what was asked for is done; a file beside it may be anything
+        logger.warning("cross-talk with the rest of the library is not known: %s", error)
     if not arguments.json:
         _table("erased", list(rows[0]), [list(row.values()) for row in rows])
     return rows[0] if len(rows) == 1 else {"increments": rows}
@@ -166,6 +192,37 @@ def run_validate(arguments: Namespace) -> dict:
     return {"library": str(arguments.library), "files": found, "sound": all(row["sound"] for row in found)}
 
 
+def _entangled(relative: dict[str, dict[str, float]], names: Collection[str]) -> list[list[str]]:
+    """Pairs ``[i, j]``: the increment of ``i`` moves the tokens of ``j`` nearly as much as its own."""
+    pairs = [[i, j] for i, row in relative.items() for j in row if i != j and j in relative and row[j] > ENTANGLED]
+    pairs = [pair for pair in pairs if names & set(pair)]
+    for i, j in pairs:
+        logger.warning(
+            "%r and %r are entangled: erasing the first moves the second, %.2f of itself", i, j, relative[i][j]
+        )
+    return pairs
+
+
+def _relative_crosstalk(composer: Composer) -> tuple[dict, dict]:
+    """``X_ij``, and beside each increment's effect on its own tokens."""
+    table = composer.crosstalk()
+    return table, {i: {j: value / row[i] for j, value in row.items()} for i, row in table.items()}
+
+
+def run_crosstalk(arguments: Namespace) -> dict:
+    base, library = _base(arguments), Library(arguments.library)
+    keep = KeepList.of(base.text, [*base.known_prompts, *_listed(arguments.keep_file)], library)
+    table, relative = _relative_crosstalk(Composer(base.unet, library, keep=keep))
+    title = "how much a row's increment moves a column's tokens, beside its own"
+    if not arguments.json:
+        columns = list(next(iter(relative.values()), {}))
+        _table(title, ("", *columns), [(i, *row.values()) for i, row in relative.items()])
+    if arguments.out is not None:
+        save_picture(matrix_picture(relative, title), arguments.out)
+        stderr.print(f"wrote {arguments.out}", markup=False)
+    return {"library": str(arguments.library), "crosstalk": table, "entangled": _entangled(relative, set(relative))}
+
+
 def run_demonstration(arguments: Namespace) -> dict:
     report = run_demo(_base(arguments), Path(arguments.out), _settings(EraseSettings, arguments), progress=True)
     if not arguments.json:
@@ -194,6 +251,10 @@ def _add_composition(parser: Parser) -> None:
     parser.add_argument(
         "--erase", type=str, action="append", default=[], help="CONCEPT or CONCEPT=STRENGTH; repeatable"
     )
+    parser.add_argument("--solve", type=Solve, default="sum", help="how several increments are put together")
+    parser.add_argument("--keep", type=str, action="append", default=[], help="a prompt to keep; repeatable")
+    parser.add_argument("--keep_file", type=str | None, default=None, help="more prompts to keep: .txt or .csv")
+    parser.add_argument("--keep_weight", type=float, default=10.0, help="of what is kept, in a joint solve")
 
 
 def _add_erase(parser: Parser) -> None:
@@ -241,6 +302,13 @@ def _add_validate(parser: Parser) -> None:
     _add_base(parser)
 
 
+def _add_crosstalk(parser: Parser) -> None:
+    _add_library(parser)
+    _add_base(parser)
+    parser.add_argument("--keep_file", type=str | None, default=None, help="prompts to keep: .txt or .csv")
+    parser.add_argument("--out", type=str | None, default=None, help="the matrix as a picture; needs matplotlib")
+
+
 def _add_demo(parser: Parser) -> None:
     parser.add_argument("--out", type=str, default="demo", help="folder for the sheet, the report and the increments")
     _add_base(parser)
@@ -254,6 +322,7 @@ VERBS = {
     "show": ("everything about one increment", _add_show, run_show),
     "generate": ("pictures, with concepts erased", _add_generate, run_generate),
     "compose": ("write a diffusers pipeline with concepts erased", _add_compose, run_compose),
+    "crosstalk": ("what each increment does to the other concepts", _add_crosstalk, run_crosstalk),
     "validate": ("check every file of a library against its base", _add_validate, run_validate),
 }
 

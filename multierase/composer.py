@@ -6,32 +6,66 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
+from typing import Literal, get_args
 
 import torch
 from diffusers import UNet2DConditionModel
 
-from multierase.increments import Increment, suggest
+from multierase.decoupling import KeepList, joint_transfers, projecting_transfers
+from multierase.increments import Factors, Increment, reads_text, suggest
 from multierase.library import UnknownConcept, require_fits
+
+Solve = Literal["sum", "joint", "project"]
 
 
 class Composer:
     """Erases and restores concepts on a U-Net, in any order, exactly.
 
     The state is a set ``{concept: strength}``, never a history. Touched weights are rebuilt as
-    ``cast(W0 + Σ s_i Δ_i)``, summed in float32 in the order of the concepts' names from a pristine copy of ``W0``, and
-    cast once. So the order of calls cannot matter, taking everything off gives the base back bit for bit, and taking
-    one off gives bit for bit what never putting it on would have given. Only parameters that a changed concept
-    touches are rebuilt.
+    ``cast(W0 + Σ s_i Δ_i T_i)``, summed in float32 in the order of the concepts' names from a pristine copy of ``W0``,
+    and cast once. So the order of calls cannot matter, taking everything off gives the base back bit for bit, and
+    taking one off gives bit for bit what never putting it on would have given. Only parameters that a change of the
+    set can move are rebuilt.
+
+    How increments that were trained apart are put together is the ``solve``. ``sum``: as they are, every ``T_i`` the
+    identity. ``joint``: keys and values are solved for at once, so that each concept's own tokens move as its
+    increment moves them, and those of everything kept stay (``decoupling.joint_transfers``). ``project``: what the
+    others say is cut out of each (``decoupling.projecting_transfers``). Kept are the increments that are not off and
+    the keep-list. Weights other than keys and values do not read the text alone, so they are summed whatever the solve.
 
     Args:
         unet: any ``UNet2DConditionModel``, in float32, float16 or bfloat16; it is changed in place.
         increments: from concept name to increment, such as a ``Library``.
+        solve: ``sum``, ``joint`` or ``project``.
+        keep: prompts to keep, for ``joint`` and ``project``.
+        keep_weight: of the kept side in ``joint``, beside a weight of 1 for each erased concept.
+        ridge: of ``joint``, in units of the tokens' mean variance.
+        tolerance: of ``project``.
+
+    Raises:
+        ValueError: for an unknown solve, or numbers out of range.
 
     Not for use from several threads at once.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, increments: Mapping[str, Increment]):
-        self.unet, self.increments = unet, increments
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        increments: Mapping[str, Increment],
+        *,
+        solve: Solve = "sum",
+        keep: KeepList | None = None,
+        keep_weight: float = 10.0,
+        ridge: float = 1e-3,
+        tolerance: float = 0.1,
+    ):
+        if solve not in get_args(Solve):
+            raise ValueError(f"unknown solve {solve!r}{suggest(solve, get_args(Solve))}; give one of {get_args(Solve)}")
+        for name, value in (("keep_weight", keep_weight), ("ridge", ridge), ("tolerance", tolerance)):
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is {value}, give 0 or more")
+        self.unet, self.increments, self.solve, self.keep = unet, increments, solve, keep
+        self.keep_weight, self.ridge, self.tolerance = keep_weight, ridge, tolerance
         self._parameters = dict(unet.named_parameters())
         self._pristine: dict[str, torch.Tensor] = {}
         self._checked: dict[str, Increment] = {}
@@ -73,11 +107,81 @@ class Composer:
         changed = {name for name in wanted.keys() | self._off.keys() if wanted.get(name) != self._off.get(name)}
         active = {name: self._increment(name) for name in sorted(wanted)}
         leaving = {name: self._checked[name] for name in changed if name in self._checked}
-        touched = {parameter for name in changed for parameter in (active.get(name) or leaving[name]).deltas}
+        if not changed:
+            return
+        transfers = self._transfers(active)
+        # A solve depends on the whole set: one concept's coming or going moves what the others do.
+        moving = {**active, **leaving} if self.solve != "sum" else {n: active.get(n) or leaving[n] for n in changed}
+        touched = {parameter for increment in moving.values() for parameter in increment.deltas}
         with torch.no_grad():
             for parameter in sorted(touched):
-                self._rebuild(parameter, active, wanted)
+                self._rebuild(parameter, active, wanted, transfers)
         self._off = wanted
+
+    def deviations(self) -> dict[str, float]:
+        """Per erased concept ``‖(ΔW − s_i Δ_i) E_i‖ / ‖s_i Δ_i E_i‖`` over its keys and values: how far what is done to
+        its own tokens now is from what its increment does alone. 0: the same; 1: as if it were not there. Increments
+        without keys and values, or without a Gram matrix, have none."""
+        active = {name: self._increment(name) for name in self.off}
+        transfers = self._transfers(active)
+        found = {}
+        for name, increment in active.items():
+            factor, off, alone = increment.gram, 0.0, 0.0
+            if factor is None:
+                continue
+            for parameter in filter(reads_text, increment.deltas):
+                parts = {n: inc for n, inc in active.items() if parameter in inc.deltas}
+                total = sum(self._off[n] * _moved(inc, parameter, transfers.get(n)) for n, inc in parts.items())
+                own = self._off[name] * increment.dense(parameter)
+                off += ((total - own) @ factor).double().square().sum().item()
+                alone += (own @ factor).double().square().sum().item()
+            if alone:
+                found[name] = math.sqrt(off / alone)
+        return found
+
+    def crosstalk(self) -> dict[str, dict[str, float]]:
+        """``X_ij = ‖Δ_i E_j‖ / ‖W0 E_j‖`` over keys and values, known before any picture is made: how much concept
+        ``i``'s increment moves concept ``j``'s tokens. A column ``(kept)`` for the keep-list, if there is one."""
+        increments = {name: self._increment(name) for name in sorted(self.increments)}
+        tokens = {name: self._own(increment).double() for name, increment in increments.items()}
+        if self.keep is not None:
+            squares, vectors = torch.linalg.eigh(self.keep.gram(()))
+            tokens["(kept)"] = vectors * squares.clamp_min(0).sqrt()
+        table = {}
+        for name, increment in increments.items():
+            parameters = sorted(filter(reads_text, increment.deltas))
+            if not parameters:
+                continue
+            delta = torch.cat([increment.dense(parameter) for parameter in parameters]).double()
+            frozen = [self._pristine.get(p, self._parameters[p]).detach().cpu() for p in parameters]
+            base = torch.cat(frozen).double()
+            table[name] = {j: ((delta @ factor).norm() / (base @ factor).norm()).item() for j, factor in tokens.items()}
+        return table
+
+    def _transfers(self, active: Mapping[str, Increment]) -> dict[str, torch.Tensor]:
+        """``T_i`` of each erased concept that touches keys and values; empty under ``sum``."""
+        if self.solve == "sum":
+            return {}
+        own = {name: inc for name, inc in active.items() if any(map(reads_text, inc.deltas))}
+        if not own:
+            return {}
+        factors = {name: self._own(increment) for name, increment in own.items()}
+        kept = [self._own(self._increment(name)) for name in sorted(self.increments) if name not in active]
+        lists = [sum(factor.double() @ factor.double().T for factor in kept)] if kept else []
+        if self.keep is not None:
+            lists.append(self.keep.gram(active))
+        grams = {name: factor.double() @ factor.double().T for name, factor in factors.items()}
+        if self.solve == "project":
+            return projecting_transfers(grams, lists, tolerance=self.tolerance)
+        return joint_transfers(grams, lists, keep_weight=self.keep_weight, ridge=self.ridge)
+
+    def _own(self, increment: Increment) -> torch.Tensor:
+        if increment.gram is None:
+            raise ValueError(
+                f"increment {increment.concept!r} holds no Gram matrix of its concept's tokens, without which concepts "
+                "cannot be told apart: erase it again, or compose with solve='sum'"
+            )
+        return increment.gram
 
     @contextlib.contextmanager
     def erased(self, *concepts: str, strength: float = 1.0) -> Iterator[Composer]:
@@ -99,7 +203,13 @@ class Composer:
             self._checked[name] = increment
         return self._checked[name]
 
-    def _rebuild(self, name: str, active: Mapping[str, Increment], strengths: Mapping[str, float]) -> None:
+    def _rebuild(
+        self,
+        name: str,
+        active: Mapping[str, Increment],
+        strengths: Mapping[str, float],
+        transfers: Mapping[str, torch.Tensor],
+    ) -> None:
         parameter = self._parameters[name]
         pristine = self._pristine.setdefault(name, parameter.detach().clone())
         parts = [(concept, inc) for concept, inc in active.items() if name in inc.deltas]
@@ -108,5 +218,13 @@ class Composer:
             return
         total = pristine.float()  # a new tensor, or the pristine one itself in float32: never changed in place
         for concept, increment in parts:
-            total = total + strengths[concept] * increment.dense(name).to(total.device)
+            total = total + strengths[concept] * _moved(increment, name, transfers.get(concept)).to(total.device)
         parameter.copy_(total)
+
+
+def _moved(increment: Increment, parameter: str, transfer: torch.Tensor | None) -> torch.Tensor:
+    """``Δ T`` of one parameter, dense; ``Δ`` where there is no ``T`` or the parameter does not read the text."""
+    if transfer is None or not reads_text(parameter):
+        return increment.dense(parameter)
+    delta = increment.deltas[parameter]
+    return delta.up @ (delta.down @ transfer) if isinstance(delta, Factors) else delta @ transfer

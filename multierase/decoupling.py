@@ -1,8 +1,14 @@
-"""Directions of the text embedding that an increment may use: the concept's own, less what must not change."""
+"""What is a concept's own in the text embedding, and what must not change: for training an increment, for composing."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
 import torch
+
+from multierase.concepts import TaggedPrompt
+from multierase.text import TextEncoder
 
 NUMERICAL_RANK = 1e-6  # of the largest singular value: below it a direction is float32's rounding
 
@@ -21,8 +27,10 @@ def directions(
     tokens ``E`` exactly as they were; and on the concept's own prompts the gradient never leaves the span of their
     tokens anyway, so ``A`` is all there is to train. A short list can be kept exactly. A rich one spans everything, and
     is kept in the mean instead: with ``C`` the covariance of its tokens, the columns of ``B`` are the right singular
-    vectors of the concept's tokens in the metric of ``C + ridge``, so that a step of one size along any of them moves
-    the kept tokens by one size, and the concept's by its singular value.
+    vectors of the concept's tokens in the metric of ``C + ridge``, each as long as its singular value. The singular
+    value says how much more a direction moves the concept than what is kept. Adam takes steps of one size in every
+    coordinate; so it moves the weights in proportion to how much of a direction is the concept's own, instead of
+    wearing down, in the hundreds of directions that say nothing of the concept, everything else that is said by them.
 
     Args:
         own: ``(n, d)`` token embeddings of the concept's prompts.
@@ -55,4 +63,83 @@ def directions(
             "the concept's token embeddings lie in the span of those that are to be kept: nothing is left to erase it "
             "by; keep fewer prompts"
         )
-    return (metric @ basis[:rank].T * len(own) ** 0.5 / sizes[0]).float().contiguous()
+    columns = metric @ basis[:rank].T * (sizes[:rank] / sizes[0])
+    return (columns * len(own) ** 0.5 / sizes[0]).float().contiguous()
+
+
+@dataclass(frozen=True)
+class KeepList:
+    """Prompts that should change as little as can be, as Gram matrices: all that a solve needs of them.
+
+    ``grams``: by the concepts (of a library) that prompts are about, in lower case, ``(d, d)`` float64.
+    """
+
+    grams: Mapping[frozenset[str], torch.Tensor]
+
+    @classmethod
+    def of(cls, text: TextEncoder, prompts: Iterable[TaggedPrompt], concepts: Iterable[str]) -> KeepList:
+        """Of tagged prompts and the empty one; ``concepts`` are those that may ever be erased."""
+        known = {concept.lower() for concept in concepts}
+        groups: dict[frozenset[str], list[str]] = {frozenset(): [""]}
+        for tagged in prompts:
+            groups.setdefault(tagged.concepts & known, []).append(tagged.prompt)
+        grams = {tags: gram(text(listed).flatten(0, 1).cpu()) for tags, listed in groups.items()}
+        return cls(grams)
+
+    def gram(self, off: Iterable[str]) -> torch.Tensor:
+        """``(d, d)`` of all prompts that are about none of the concepts that are off."""
+        erased = {concept.lower() for concept in off}
+        return sum(matrix for tags, matrix in self.grams.items() if not tags & erased)
+
+
+def covariance(gram: torch.Tensor) -> torch.Tensor:
+    """A Gram matrix in units of its mean variance, so that a long list weighs as much as a short one."""
+    return gram.double() / gram.double().trace().clamp_min(torch.finfo(torch.float64).tiny) * len(gram)
+
+
+def joint_transfers(
+    own: Mapping[str, torch.Tensor], kept: Iterable[torch.Tensor], *, keep_weight: float, ridge: float
+) -> dict[str, torch.Tensor]:
+    """``T_i`` ``(d, d)`` with ``Σ_i s_i Δ_i T_i`` the weights closest to what each increment does to its own tokens,
+    while doing little to the kept ones.
+
+    The minimum of ``Σ_i ‖ΔW E_i − s_i Δ_i E_i‖² + κ Σ_k ‖ΔW E_k‖² + λ‖ΔW‖²`` is ``ΔW = Σ_i s_i Δ_i C_i M⁻¹`` with
+    ``M = Σ_i C_i + κ C_kept + λ``: one ``(d, d)`` factorisation for all layers, whatever the strengths.
+
+    Args:
+        own: per erased concept the ``(d, d)`` Gram matrix of its tokens.
+        kept: Gram matrices of what is kept; each list weighs the same.
+        keep_weight: ``κ``.
+        ridge: ``λ``, in units of the tokens' mean variance.
+
+    Raises:
+        ValueError: for a singular system.
+    """
+    each = {name: covariance(matrix) for name, matrix in own.items()}
+    total = sum(each.values()) + ridge * torch.eye(len(next(iter(each.values()))), dtype=torch.float64)
+    lists = [covariance(matrix) for matrix in kept]
+    if lists:
+        total = total + keep_weight * sum(lists) / len(lists)
+    factor, failed = torch.linalg.cholesky_ex(total)
+    if failed:
+        raise ValueError(f"the joint solve is singular with ridge {ridge}: give a larger one, such as 1e-3")
+    # C_i M⁻¹ = (M⁻¹ C_i)ᵀ, both being symmetric
+    return {name: torch.cholesky_solve(matrix, factor).T.float() for name, matrix in each.items()}
+
+
+def projecting_transfers(
+    own: Mapping[str, torch.Tensor], kept: Iterable[torch.Tensor], *, tolerance: float
+) -> dict[str, torch.Tensor]:
+    """``T_i = I − Π_i``: each increment with what the kept and the other erased concepts say cut out of it.
+
+    ``Π_i`` projects on the directions in which those tokens' root mean square is more than ``tolerance`` of the
+    largest. Unlike ``joint_transfers`` it knows only all or nothing: a rich list leaves little of an increment.
+    """
+    lists = [covariance(matrix) for matrix in kept]
+    transfers = {}
+    for name, matrix in own.items():
+        others = [covariance(other) for concept, other in own.items() if concept != name]
+        squares, vectors = torch.linalg.eigh(sum([*lists, *others], torch.zeros_like(matrix, dtype=torch.float64)))
+        taken = vectors[:, squares > tolerance**2 * squares[-1]]
+        transfers[name] = (torch.eye(len(matrix), dtype=torch.float64) - taken @ taken.T).float()
+    return transfers

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
@@ -109,6 +110,29 @@ def _wrap(label: str, width: int, font: ImageFont.FreeTypeFont) -> str:
         else:
             lines[-1] = longer
     return "\n".join(lines)
+
+
+def matrix_picture(table: Mapping[str, Mapping[str, float]], title: str) -> Image.Image:
+    """A heatmap with its numbers, rows and columns as the table has them. Needs matplotlib (``multierase[plots]``)."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError("a matrix as a picture needs matplotlib: pip install 'multierase[plots]'") from error
+    columns = list(next(iter(table.values()), {}))
+    values = [[row[column] for column in columns] for row in table.values()]
+    figure = Figure(figsize=(2.5 + 0.7 * len(columns), 2 + 0.5 * len(values)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(values, cmap="magma_r", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
+    axes.set_yticks(range(len(values)), list(table))
+    axes.set_title(title)
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.5 else "black")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def save_picture(picture: Image.Image, path: str | Path) -> None:

@@ -14,12 +14,18 @@ from diffusers import UNet2DConditionModel
 
 from multierase.base import Fingerprint
 
+
+def reads_text(parameter: str) -> bool:
+    """Is it a matrix whose input is the text embedding, so that what it does to a token is known without a picture?"""
+    return parameter.endswith((".attn2.to_k.weight", ".attn2.to_v.weight"))
+
+
 # Which of the U-Net's parameters an erasure may touch. Normalisation layers are never touched, as in the authors' code.
 SCOPES: dict[str, tuple[str, Callable[[str], bool]]] = {
     "esd-x": ("all of cross-attention: for what a prompt names, an artist", lambda name: ".attn2." in name),
     "esd-x-strict": (
         "keys and values of cross-attention: small files, exact separation",
-        lambda name: name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")),
+        reads_text,
     ),
     "esd-u": (
         "everything but cross-attention: for what must go even when no prompt names it, nudity",

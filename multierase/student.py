@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from multierase.base import Base
-from multierase.increments import Factors, touched_parameters
+from multierase.increments import Factors, reads_text, touched_parameters
 
 
 class Student:
@@ -24,7 +24,7 @@ class Student:
         self.variables, self.down = {}, {}
         for name, weight in self.frozen.items():
             shape = weight.shape
-            if basis is not None and name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")):
+            if basis is not None and reads_text(name):
                 self.down[name] = basis.T.to(base.device)
                 shape = (weight.shape[0], basis.shape[1])
             self.variables[name] = torch.zeros(shape, device=base.device, requires_grad=True)

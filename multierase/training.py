@@ -66,12 +66,12 @@ class EraseSettings:
 
     scope: str = "esd-x-strict"
     schedule: Literal["student", "frozen"] = "frozen"
-    eta: float = 2.0
+    eta: float = 3.0
     steps: int = 240
     batch_size: int = 4
-    learning_rate: float = 2e-2
+    learning_rate: float = 5e-2
     free_learning_rate: float | None = None
-    stop_at: float | None = -0.8
+    stop_at: float | None = -0.9
     momentum: float = 0.9
     sampler_steps: int = 10
     sampling_batch: int = 64
@@ -82,8 +82,8 @@ class EraseSettings:
     keep: tuple[str, ...] = ()
     keep_weight: float = 10.0
     known: bool = True
-    tolerance: float = 0.03
-    ridge: float = 1e-2
+    tolerance: float = 0.05
+    ridge: float = 1e-3
     seed: int = 0
 
     def __post_init__(self):

@@ -111,6 +111,53 @@ def test_config_files_and_flags_are_the_same_settings(capsys, tmp_path):
     assert settings["eta"] == 0.5 and settings["steps"] == 2  # a flag after the file wins
 
 
+def test_a_joint_composition_differs_from_the_sum_and_gives_what_its_python_gives(capsys, lib, tmp_path):
+    from multierase.base import load_base
+    from multierase.composer import Composer
+    from multierase.decoupling import KeepList
+
+    folders = {}
+    for solve in ("sum", "joint"):
+        folders[solve] = tmp_path / solve
+        off = ("--erase", "Twemoji", "--erase", "Noto=0.5")
+        run_json(capsys, "compose", "--library", lib, *off, "--solve", solve, "--out", folders[solve])
+    base, library = load_base("emoji", device="cpu"), Library(lib)
+    composer = Composer(base.unet, library, solve="joint", keep=KeepList.of(base.text, base.known_prompts, library))
+    composer.set({"Twemoji": 1.0, "Noto": 0.5})
+    served = {solve: load_base(folder, device="cpu").unet.state_dict() for solve, folder in folders.items()}
+    assert all(torch.equal(weight, served["joint"][name]) for name, weight in base.unet.state_dict().items())
+    assert not all(torch.equal(weight, served["sum"][name]) for name, weight in base.unet.state_dict().items())
+
+
+def test_crosstalk(capsys, lib, tmp_path):
+    report = run_json(capsys, "crosstalk", "--library", lib, "--out", tmp_path / "matrix.png")
+    table = report["crosstalk"]
+    assert set(table) == {"Noto", "Twemoji"} and set(table["Noto"]) == {"Noto", "Twemoji", "(kept)"}
+    assert 0 < table["Noto"]["Twemoji"] < table["Noto"]["Noto"]
+    assert (tmp_path / "matrix.png").exists()
+    code, out, _ = run(capsys, "crosstalk", "--library", lib)
+    assert code == 0 and "Twemoji" in out
+
+
+def test_entangled_concepts_are_warned_of_when_erased(caplog, capsys, lib, tmp_path):
+    copy = tmp_path / "lib"
+    shutil.copytree(lib, copy)
+    # The same words under another name: what erases the one erases the other.
+    code, _, err = run(capsys, "erase", "Twemoji twin", "--prompts", '["Twemoji"]', "--library", copy, *QUICK)
+    assert code == 0, err
+    assert "'Twemoji' and 'Twemoji twin' are entangled" in caplog.text
+
+
+def test_anchor_and_what_to_erase_from_reach_the_increment(capsys, tmp_path):
+    lib = tmp_path / "lib"
+    quick = ("--steps", "1", "--batch-size", "1", "--sampler-steps", "2")
+    run_json(capsys, "erase", "Noto", "--library", lib, "--anchor", "a church", *quick)
+    run_json(capsys, "erase", "church", "--library", lib, "--erase-from", "Noto art", *quick)
+    infos = Library(lib).infos()
+    assert (infos["Noto"]["anchor"], infos["Noto"]["erase_from"]) == ("a church", None)
+    assert (infos["church"]["anchor"], infos["church"]["erase_from"]) == ("", "Noto art")
+
+
 def test_a_config_with_an_unknown_key_is_refused_with_the_nearest(capsys, tmp_path):
     config = tmp_path / "erase.yaml"
     config.write_text("stepps: 4\n")
@@ -137,6 +184,8 @@ def test_a_config_with_an_unknown_key_is_refused_with_the_nearest(capsys, tmp_pa
         (["generate", "x", "--library", "LIB", "--erase", "Noto=inf", "--out", "x.png"], 1, "finite"),
         (["generate", "x", "--erase", "Noto", "--out", "x.png"], 2, "--erase needs --library"),
         (["generate", "--out", "x.png"], 2, "at least one prompt"),
+        (["generate", "x", "--library", "LIB", "--erase", "Noto", "--keep", "Noto", "--out", "x.png"], 2, "to keep"),
+        (["generate", "x", "--library", "LIB", "--erase", "Noto", "--solve", "jont", "--out", "x.png"], 2, "solve"),
         (["generate", "x", "--base", "./missing", "--out", "x.png"], 1, "no base at './missing'"),
         (["generate", "x", "--dtype", "float8", "--out", "x.png"], 1, "dtype 'float8'"),
     ],

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from multierase.base import DTYPES, Fingerprint
 from multierase.composer import Composer
-from multierase.increments import Factors, Increment, touched_parameters
+from multierase.concepts import TaggedPrompt
+from multierase.decoupling import KeepList
+from multierase.increments import Factors, Increment, gram_factor, reads_text, touched_parameters
 from multierase.library import IncrementFileError, UnknownConcept
 
 CONCEPTS = ("dali", "monet", "nudity", "van gogh")
@@ -25,7 +27,8 @@ def random_increment(unet, concept, scope, seed, factored=False):
             deltas[name] = Factors(0.01 * up, torch.randn(2, weight.shape[1], generator=generator))
         else:
             deltas[name] = 0.01 * torch.randn(weight.shape, generator=generator)
-    return Increment(deltas, Fingerprint.of("tiny", frozen), {"concept": concept})
+    gram = gram_factor(torch.randn(6, unet.config.cross_attention_dim, generator=generator))
+    return Increment(deltas, Fingerprint.of("tiny", frozen), {"concept": concept}, gram)
 
 
 def increments_of(unet):
@@ -54,11 +57,12 @@ strength = st.sampled_from([0.5, 1.0, -1.0, 2.0])
 steps = st.lists(st.tuples(st.sampled_from(CONCEPTS), st.one_of(st.none(), strength)), max_size=12)
 
 
+@pytest.mark.parametrize("solve", ["sum", "joint", "project"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=steps)
-def test_weights_are_a_function_of_the_set_never_of_the_history(tokenizer, dtype, history):
-    unet, composer, base = _shared(tokenizer, dtype)
+def test_weights_are_a_function_of_the_set_never_of_the_history(tokenizer, dtype, solve, history):
+    unet, composer, base = _shared(tokenizer, dtype, solve)
     off = {}
     for concept, value in history:
         if value is None and concept in off:
@@ -70,7 +74,7 @@ def test_weights_are_a_function_of_the_set_never_of_the_history(tokenizer, dtype
     after = snapshot(unet)
     composer.restore_all()
     assert_bits(unet, base)  # everything off: the base, bit for bit
-    Composer(unet, composer.increments).set(off)  # a composer without a history
+    Composer(unet, composer.increments, solve=solve).set(off)  # a composer without a history
     assert_bits(unet, after)
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
@@ -80,14 +84,14 @@ def test_weights_are_a_function_of_the_set_never_of_the_history(tokenizer, dtype
 _MODELS = {}
 
 
-def _shared(tokenizer, dtype):
-    """One model a dtype: hypothesis calls the test many times."""
-    if dtype not in _MODELS:
+def _shared(tokenizer, dtype, solve):
+    """One model a dtype and solve: hypothesis calls the test many times."""
+    if (dtype, solve) not in _MODELS:
         from conftest import tiny_pipeline
 
         unet = tiny_pipeline(tokenizer).unet.to(DTYPES[dtype])
-        _MODELS[dtype] = unet, Composer(unet, increments_of(unet)), snapshot(unet)
-    return _MODELS[dtype]
+        _MODELS[dtype, solve] = unet, Composer(unet, increments_of(unet), solve=solve), snapshot(unet)
+    return _MODELS[dtype, solve]
 
 
 def test_composed_weight_is_base_plus_sum_of_increments(tiny, composer):
@@ -185,3 +189,96 @@ def test_erased_in_float32_served_in_half(tiny, dtype):
     )
     composer.restore_all()
     assert_bits(unet, base)
+
+
+def keys_and_values(unet, weights):
+    """All that reads the text, as one matrix: what it became, less what it was."""
+    return torch.cat([p.detach() - weights[n] for n, p in unet.named_parameters() if reads_text(n)]).double()
+
+
+def stacked(increment, names):
+    return torch.cat([increment.dense(name) for name in names]).double()
+
+
+def test_joint_is_the_least_squares_solution(tiny):
+    """Against the stacked system, solved by lstsq: own tokens move as their increments move them, kept ones stay."""
+    increments = {n: i for n, i in increments_of(tiny.unet).items() if n != "nudity"}
+    keep = KeepList.of(
+        tiny.text, [TaggedPrompt("a dog"), TaggedPrompt("a church by dali", frozenset({"dali"}))], ["dali"]
+    )
+    base = snapshot(tiny.unet)
+    composer = Composer(tiny.unet, increments, solve="joint", keep=keep, keep_weight=3.0, ridge=0.01)
+    strengths = {"dali": 1.0, "van gogh": -0.5}
+    composer.set(strengths)
+    names = [name for name, _ in tiny.unet.named_parameters() if reads_text(name)]
+
+    def scaled(rows, weight=1.0):
+        return rows.double() * (weight * rows.shape[1] / rows.double().square().sum()).sqrt()
+
+    kept = torch.cat([tiny.text([""]), tiny.text(["a dog"])]).flatten(0, 1)  # nothing about an erased concept
+    systems, targets = [0.1 * torch.eye(tiny.unet.config.cross_attention_dim).double()], []
+    systems += [scaled(kept, 3.0 / 2), scaled(increments["monet"].gram.T, 3.0 / 2)]
+    targets = [torch.zeros(sum(map(len, systems)), len(stacked(increments["dali"], names))).double()]
+    for concept, strength in strengths.items():
+        tokens = scaled(increments[concept].gram.T)
+        systems.append(tokens)
+        targets.append(strength * tokens @ stacked(increments[concept], names).T)
+    solution = torch.linalg.lstsq(torch.cat(systems), torch.cat(targets)).solution.T
+    torch.testing.assert_close(keys_and_values(tiny.unet, base), solution, atol=2e-6, rtol=1e-3)
+
+
+def test_joint_separates_concepts_that_have_room_where_a_sum_mixes_them(tiny, composer):
+    off = {"dali": 1.0, "van gogh": 1.0}
+    joint = Composer(tiny.unet, composer.increments, solve="joint", keep_weight=100.0)
+    joint.set(off)  # 24 tokens of four concepts in 32 dimensions
+    assert max(joint.deviations().values()) < 0.01
+    joint.restore_all()
+    composer.set(off)
+    assert min(composer.deviations().values()) > 0.1
+
+
+def test_a_solve_reports_what_is_done_to_a_concept_beside_its_increment_alone(tiny, composer):
+    composer.erase("dali")
+    assert composer.deviations() == {"dali": 0.0}
+    composer.erase("van gogh")
+    increments = composer.increments
+    factor, names = increments["dali"].gram, [n for n in increments["dali"].deltas if reads_text(n)]
+    interference = (stacked(increments["van gogh"], names) @ factor.double()).norm()
+    expected = interference / (stacked(increments["dali"], names) @ factor.double()).norm()
+    assert composer.deviations()["dali"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_project_cuts_out_what_the_others_say(tiny, composer):
+    increments, base = composer.increments, snapshot(tiny.unet)
+    composer = Composer(tiny.unet, increments, solve="project", tolerance=1e-4)
+    composer.erase("dali", "van gogh")
+    kept = keys_and_values(tiny.unet, base) @ increments["monet"].gram.double()
+    own = keys_and_values(tiny.unet, base) @ increments["dali"].gram.double()
+    assert kept.norm() < 1e-3 * own.norm()
+
+
+@pytest.mark.parametrize("solve", ["joint", "project"])
+def test_an_increment_without_a_gram_matrix_can_only_be_summed(tiny, solve):
+    from dataclasses import replace
+
+    increments = increments_of(tiny.unet)
+    increments["dali"] = replace(increments["dali"], gram=None)
+    base = snapshot(tiny.unet)
+    composer = Composer(tiny.unet, increments, solve=solve)
+    with pytest.raises(ValueError, match="'dali' holds no Gram matrix.*erase it again"):
+        composer.erase("van gogh")
+    assert_bits(tiny.unet, base)
+    Composer(tiny.unet, increments).erase("dali", "van gogh")
+
+
+def test_bad_solves_are_refused(tiny):
+    for options, message in (
+        ({"solve": "jiont"}, "unknown solve 'jiont'; did you mean 'joint'"),
+        ({"keep_weight": math.nan}, "keep_weight is nan, give 0 or more"),
+        ({"ridge": -1.0}, "ridge is -1.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Composer(tiny.unet, {}, **options)
+    singular = Composer(tiny.unet, increments_of(tiny.unet), solve="joint", ridge=0.0)
+    with pytest.raises(ValueError, match="singular with ridge 0.0: give a larger one"):
+        singular.erase("dali")

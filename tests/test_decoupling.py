@@ -49,6 +49,16 @@ def test_the_first_direction_moves_the_concept_by_one(tokens):
         assert moved.square().mean().sqrt() == pytest.approx(1, rel=1e-3)
 
 
+def test_a_direction_is_as_long_as_it_is_the_concepts_own(tokens):
+    """Against a rich list, steps of one size along all directions must move the concept more than the list."""
+    own, exact = tokens
+    rich = torch.randn(500, 32, generator=torch.Generator().manual_seed(1))
+    basis = directions(own, exact[:1], gram(rich), **OPTIONS)
+    moved, disturbed = ((tokens @ basis).square().mean(dim=0).sqrt() for tokens in (own, rich))
+    torch.testing.assert_close(moved, disturbed.square() * moved[0] / disturbed[0].square(), rtol=0.15, atol=0.05)
+    assert (moved / disturbed).diff().max() < 0.05  # falling: the concept's own directions first
+
+
 def test_a_concept_that_says_nothing_of_its_own_is_refused(tokens):
     own, exact = tokens
     for kept in (None, gram(exact)):
