@@ -5,7 +5,7 @@
 Each studio is erased by its bare name, with several seeds. The judge then looks at ordinary sentences that were not
 trained on: the share of the studio's own pictures still in its hand, of the other studios' pictures relative to the
 base's share, and the subject of the erased studio's pictures. Prints a table on stderr and one JSON object on stdout;
-go on after an interruption with the same command. About an hour on one core; ``--shard 0/2`` and ``--shard 1/2`` share
+go on after an interruption with the same command. Half an hour on one core; ``--shard 0/2`` and ``--shard 1/2`` share
 the erasures between two processes, and a last call without gathers them.
 """
 
@@ -33,7 +33,7 @@ OWN_SUBJECTS = [
     *EMOJI_SUBJECTS[2::8],
     *EMOJI_SUBJECTS[3::8],
 ]  # none of them in the sentences that the base lists as known
-OTHER_SUBJECTS = EMOJI_SUBJECTS[2::12]
+OTHER_SUBJECTS = EMOJI_SUBJECTS[2::6]
 
 
 def measure(base, judge, concept: str, settings: EraseSettings) -> dict:

@@ -24,10 +24,12 @@ from multierase.base import load_base
 from multierase.evaluation.judges import EmojiJudge
 from multierase.training import EraseSettings
 
-STUDIOS = ("Twemoji", "Firefox", "EmojiOne")
+STUDIOS = ("Twemoji", "Fluent", "EmojiOne")
 VARIANTS = {
     "default": {},
     "no early stop": {"stop_at": None},
+    "eta 1, stop at -0.5": {"eta": 1.0, "stop_at": -0.5},
+    "no keep loss": {"keep_weight": 0.0},
     "l1": {"regularizer": "l1", "beta": 1e-5},
     "l2": {"regularizer": "l2", "beta": 1e-4},
     "student": {"schedule": "student"},
