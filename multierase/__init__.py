@@ -13,6 +13,7 @@ _HOMES = {
     "Concept": "concepts",
     "EraseSettings": "training",
     "Increment": "increments",
+    "KeepList": "decoupling",
     "Library": "library",
     "SCOPES": "increments",
     "SamplingSettings": "generate",

@@ -17,6 +17,18 @@ def esd_target(eps_anchor: torch.Tensor, eps_concept: torch.Tensor, eps_null: to
     return eps_anchor - eta * (eps_concept - eps_null)
 
 
+def concept_correlation(
+    eps_student: torch.Tensor, eps_student_null: torch.Tensor, eps_concept: torch.Tensor, eps_null: torch.Tensor
+) -> torch.Tensor:
+    """``mean [(ε_θ(c) − ε_θ(∅)) ⊙ (ε*(c) − ε*(∅))]``: SepME (arXiv 2402.05947, eq. 28): a scalar.
+
+    Its unit is ``ε``'s squared. Minimising it takes away what the base's concept direction carries and nothing else.
+    Unbounded below.
+    """
+    student, frozen = eps_student.float() - eps_student_null.float(), eps_concept.float() - eps_null.float()
+    return reduce(student * frozen, "b c h w -> ", "mean")
+
+
 def erasure_degree(eps_student: torch.Tensor, eps_concept: torch.Tensor, eps_null: torch.Tensor) -> torch.Tensor:
     """``ρ = ⟨ε_θ(c) − ε*(∅), ε*(c) − ε*(∅)⟩ / ‖ε*(c) − ε*(∅)‖²`` over the whole batch: a scalar without units.
 

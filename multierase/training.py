@@ -22,10 +22,10 @@ from multierase.base import Base, Fingerprint
 from multierase.concepts import Concept, to_keep
 from multierase.decoupling import directions, gram
 from multierase.increments import SCOPES, Increment, gram_factor, suggest
-from multierase.objectives import REGULARIZERS, erasure_degree, esd_target, squared_error
+from multierase.objectives import REGULARIZERS, concept_correlation, erasure_degree, esd_target, squared_error
 from multierase.stopping import MomentumStop
 from multierase.student import Student
-from multierase.trajectories import denoise_partway
+from multierase.trajectories import Batch, EvaluationCounter, denoise_partway
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ class EraseSettings:
 
     Args:
         scope: which weights may change: see ``multierase.increments.SCOPES``.
+        objective: ``esd`` (arXiv 2303.07345, eq. 7) or ``correlation`` (SepME, arXiv 2402.05947, eq. 28), which has no
+            lower bound: it needs the early stop.
         schedule: who makes the latents ``x_t``: ``student`` (the paper: the student itself, afresh for every step) or
             ``frozen`` (the authors' later code: the frozen base, which lets many be sampled in one batch).
         eta: strength of the negative guidance, the paper's ``η``.
@@ -45,7 +47,9 @@ class EraseSettings:
         batch_size: latents a step.
         learning_rate: of Adam, for decoupled keys and values: a step of it moves the concept's tokens by as much.
         free_learning_rate: of Adam, for all other weights; null for half a percent of each tensor's root mean square.
-        stop_at: end when the moving average of the erasure degree has fallen to this; null for all the steps.
+        stop_at: end when the moving average of ``stop_on`` has fallen to this; null for all the steps.
+        stop_on: the erasure ``degree``, which has no units, or, as in SepME, the ``correlation`` itself, whose scale is
+            the model's.
         momentum: of that average.
         sampler_steps: DDIM steps of a whole trajectory; a latent is taken from a random one of them.
         sampling_batch: latents that the frozen schedule samples at once, for several steps ahead; bounds the memory.
@@ -65,6 +69,7 @@ class EraseSettings:
     """
 
     scope: str = "esd-x-strict"
+    objective: Literal["esd", "correlation"] = "esd"
     schedule: Literal["student", "frozen"] = "frozen"
     eta: float = 3.0
     steps: int = 240
@@ -72,6 +77,7 @@ class EraseSettings:
     learning_rate: float = 5e-2
     free_learning_rate: float | None = None
     stop_at: float | None = -0.9
+    stop_on: Literal["degree", "correlation"] = "degree"
     momentum: float = 0.9
     sampler_steps: int = 10
     sampling_batch: int = 64
@@ -100,7 +106,12 @@ class EraseSettings:
     def _problems(self):
         if self.scope not in SCOPES:
             yield f"unknown scope {self.scope!r}{suggest(self.scope, SCOPES)}; scopes: {sorted(SCOPES)}"
-        choices = {"schedule": ("frozen", "student"), "regularizer": ("none", *sorted(REGULARIZERS))}
+        choices = {
+            "objective": ("esd", "correlation"),
+            "schedule": ("frozen", "student"),
+            "stop_on": ("degree", "correlation"),
+            "regularizer": ("none", *sorted(REGULARIZERS)),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 yield f"{name} is {getattr(self, name)!r}, give one of {list(allowed)}"
@@ -117,39 +128,6 @@ class EraseSettings:
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 yield f"{name} is {value}, give a finite number"
-
-
-@dataclass
-class EvaluationCounter:
-    """U-Net evaluations on one latent: those of the frozen base and of sampling count one each, a training step on the
-    student counts what its forward and backward cost in floating-point operations beside a forward, measured."""
-
-    forward: int = 0
-    trained: int = 0
-    step_cost: float = 0.0
-
-    @property
-    def total(self) -> float:
-        return self.forward + self.trained * self.step_cost
-
-
-@dataclass
-class Batch:
-    """One student step's examples.
-
-    ``x_t`` ``(b, c, h, w)``, ``t`` ``(b,)``, ``text`` ``(b, l, d)`` for the student, and the frozen base's predictions
-    for them; ``eps_null`` is that for the prompt's context. ``kept`` are embeddings of as many prompts to keep,
-    ``eps_kept`` the base's predictions for them on the same latents; empty where none are.
-    """
-
-    x_t: torch.Tensor
-    t: torch.Tensor
-    text: torch.Tensor
-    target: torch.Tensor
-    eps_concept: torch.Tensor
-    eps_null: torch.Tensor
-    kept: torch.Tensor
-    eps_kept: torch.Tensor
 
 
 class Erasure:
@@ -172,7 +150,10 @@ class Erasure:
         self.student = Student(base, settings.scope, basis)
         self.optimizer = torch.optim.Adam(self._parameter_groups())
         self.kept = [*settings.keep, *self.known] if settings.keep_weight else []
-        self.stop = MomentumStop(settings.stop_at, settings.momentum)
+        on_degree, at = settings.stop_on == "degree", settings.stop_at
+        self.degree = MomentumStop(at if on_degree else None, settings.momentum)
+        # As SepME's code: seeded by its first value, and not in the first ten steps.
+        self.correlation = MomentumStop(None if on_degree else at, settings.momentum, average=None, wait=10)
         self.evaluations = EvaluationCounter()
         self.scheduler = base.sampler(settings.sampler_steps)
         self.step, self.seconds = 0, 0.0
@@ -221,7 +202,8 @@ class Erasure:
 
         x_t, t = denoise_partway(predict, self.scheduler, noise, stops, text, null, self.settings.guidance_scale)
         contexts = [self.concept.contexts[i] for i in choices.tolist()]
-        eps_concept, eps_null = predict_frozen(text), predict_frozen(encode(contexts))
+        context = encode(contexts)
+        eps_concept, eps_null = predict_frozen(text), predict_frozen(context)
         anchor = self.concept.target_prompt
         eps_anchor = predict_frozen(encode([anchor] * len(prompts))) if anchor else eps_null
         target = esd_target(eps_anchor, eps_concept, eps_null, self.settings.eta)
@@ -230,7 +212,7 @@ class Erasure:
         eps_kept = predict_frozen(kept) if self.kept else eps_null[:0]
         parts = (
             part.split(self.settings.batch_size) if len(part) else [part] * len(steps)
-            for part in (x_t, t, prompted, target, eps_concept, eps_null, kept, eps_kept)
+            for part in (x_t, t, prompted, context, target, eps_concept, eps_null, kept, eps_kept)
         )
         return [Batch(*tensors) for tensors in zip(*parts, strict=True)]
 
@@ -238,16 +220,19 @@ class Erasure:
         """One optimiser step. Raises ``FloatingPointError`` where the loss is not finite."""
         if self.evaluations.step_cost == 0:
             self.evaluations.step_cost = self._measure_step(batch)
-        count = len(batch.x_t)
-        both = 2 if len(batch.kept) else 1
+        texts, count = [batch.text], len(batch.x_t)
+        # What the empty prompt says is exactly the base's under decoupling; else the student's own has to be asked.
+        ask_null = self.settings.objective == "correlation" and not self.settings.decouple
+        texts += [batch.null] * ask_null + [batch.kept] * (len(batch.kept) > 0)
         eps = self.base.predict_noise(
-            batch.x_t.repeat(both, 1, 1, 1), batch.t.repeat(both), torch.cat([batch.text, batch.kept]),
-            self.student.weights(),
-        )  # fmt: skip
-        eps_student = eps[:count]
-        loss = squared_error(eps_student, batch.target)
-        if both == 2:
-            loss = loss + self.settings.keep_weight * squared_error(eps[count:], batch.eps_kept)
+            batch.x_t.repeat(len(texts), 1, 1, 1), batch.t.repeat(len(texts)), torch.cat(texts), self.student.weights()
+        )
+        eps_student, *rest = eps.split(count)
+        eps_student_null = rest.pop(0) if ask_null else batch.eps_null
+        correlation = concept_correlation(eps_student, eps_student_null, batch.eps_concept, batch.eps_null)
+        loss = correlation if self.settings.objective == "correlation" else squared_error(eps_student, batch.target)
+        if rest:
+            loss = loss + self.settings.keep_weight * squared_error(rest[0], batch.eps_kept)
         if self.settings.regularizer != "none":
             penalty = REGULARIZERS[self.settings.regularizer](map(self.student.delta, self.student.variables))
             loss = loss + self.settings.beta * penalty
@@ -262,7 +247,8 @@ class Erasure:
         self.evaluations.trained += len(eps)
         self.step += 1
         degree = erasure_degree(eps_student.detach(), batch.eps_concept, batch.eps_null).item()
-        self.finished = self.stop.update(degree)
+        stops = self.degree.update(degree), self.correlation.update(correlation.item())
+        self.finished = any(stops)
 
     def _measure_step(self, batch: Batch) -> float:
         """Floating-point operations of forward and backward, in forwards."""
@@ -278,7 +264,8 @@ class Erasure:
             "key": self._key(),
             "variables": {name: variable.detach() for name, variable in self.student.variables.items()},
             "optimizer": self.optimizer.state_dict(),
-            "stop": dataclasses.asdict(self.stop),
+            "degree": dataclasses.asdict(self.degree),
+            "correlation": dataclasses.asdict(self.correlation),
             "evaluations": dataclasses.asdict(self.evaluations),
             "step": self.step,
             "seconds": self.seconds,
@@ -289,7 +276,7 @@ class Erasure:
             for name, variable in self.student.variables.items():
                 variable.copy_(state["variables"][name])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.stop = MomentumStop(**state["stop"])
+        self.degree, self.correlation = (MomentumStop(**state[name]) for name in ("degree", "correlation"))
         self.evaluations = EvaluationCounter(**state["evaluations"])
         self.step, self.seconds = state["step"], state["seconds"]
 
@@ -314,8 +301,8 @@ class Erasure:
             "seed": self.settings.seed,
             "version": multierase.__version__,
             "stop_reason": "erased" if self.finished else "steps",
-            "erasure_degree": self.stop.average,
-            "erasure_degrees": [round(degree, 5) for degree in self.stop.curve],
+            "erasure_degree": self.degree.average,
+            "erasure_degrees": [round(degree, 5) for degree in self.degree.curve],
             "steps": self.step,
             "unet_evaluations": round(self.evaluations.total),
             "seconds": round(self.seconds, 2),
@@ -367,7 +354,7 @@ def erase(
             for batch in erasure.batches(range(first, min(first + ahead, total))):
                 erasure.learn(batch)
                 bar.update()
-                bar.set_postfix(degree=f"{erasure.stop.average:.2f}", refresh=False)
+                bar.set_postfix(degree=f"{erasure.degree.average:.2f}", refresh=False)
                 if erasure.finished:
                     break
             erasure.seconds += time.perf_counter() - began

@@ -1,13 +1,48 @@
-"""Partially denoised latents ``x_t``, made by guided sampling with whichever model is asked."""
+"""Partially denoised latents ``x_t``, made by guided sampling with whichever model is asked; batches of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from diffusers import DDIMScheduler
 
 Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass
+class EvaluationCounter:
+    """U-Net evaluations on one latent: those of the frozen base and of sampling count one each, a training step on the
+    student counts what its forward and backward cost in floating-point operations beside a forward, measured."""
+
+    forward: int = 0
+    trained: int = 0
+    step_cost: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.forward + self.trained * self.step_cost
+
+
+@dataclass
+class Batch:
+    """One student step's examples.
+
+    ``x_t`` ``(b, c, h, w)``, ``t`` ``(b,)``, ``text`` ``(b, l, d)`` for the student, and the frozen base's predictions
+    for them; ``null`` and ``eps_null`` are of the prompt's context. ``kept`` are embeddings of as many prompts to
+    keep, ``eps_kept`` the base's predictions for them on the same latents; empty where none are.
+    """
+
+    x_t: torch.Tensor
+    t: torch.Tensor
+    text: torch.Tensor
+    null: torch.Tensor
+    target: torch.Tensor
+    eps_concept: torch.Tensor
+    eps_null: torch.Tensor
+    kept: torch.Tensor
+    eps_kept: torch.Tensor
 
 
 def guided(predict: Predict, x_t: torch.Tensor, t: torch.Tensor, text: torch.Tensor, null: torch.Tensor, scale: float):

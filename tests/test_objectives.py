@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from multierase.objectives import erasure_degree, esd_target, l1_norm, l2_norm, squared_error
+from multierase.objectives import concept_correlation, erasure_degree, esd_target, l1_norm, l2_norm, squared_error
 
 
 @pytest.fixture
@@ -45,3 +45,14 @@ def test_squared_error_and_norms_against_numpy(eps):
     both = np.stack([a.numpy(), b.numpy()])
     assert l1_norm([a, b]).item() == pytest.approx(np.abs(both).sum() / 2, rel=1e-5)
     assert l2_norm([a, b]).item() == pytest.approx((both**2).sum() / 2, rel=1e-5)
+
+
+def test_concept_correlation_against_numpy(eps):
+    student, student_null, concept, null = eps[3], eps[0], eps[1], eps[2]
+    expected = ((student - student_null).numpy() * (concept - null).numpy()).mean()
+    assert concept_correlation(student, student_null, concept, null).item() == pytest.approx(expected, rel=1e-4)
+    # With the empty prompt left alone it is the erasure degree in other units.
+    scale = (concept - null).square().mean().item()
+    assert concept_correlation(student, null, concept, null).item() == pytest.approx(
+        erasure_degree(student, concept, null).item() * scale, rel=1e-4
+    )

@@ -17,10 +17,16 @@ def test_commands_then_python(tmp_path, monkeypatch):
     """In the order of the page, in one folder; the demo has a test of its own."""
     monkeypatch.chdir(tmp_path)
     commands = re.findall(r"^    multierase (.+)$", README.split("## Erase, compose")[1].split("The same in")[0], re.M)
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         assert main(shlex.split(command)) == 0, command
-    for path in ("lib/twemoji.safetensors", "lib/noto.safetensors", "sheet.png", "served/model_index.json"):
+    for path in (
+        "lib/twemoji.safetensors",
+        "lib/noto.safetensors",
+        "sheet.png",
+        "crosstalk.png",
+        "served/model_index.json",
+    ):
         assert (tmp_path / path).exists()
     code = section("python").replace("```python", "").replace("```", "")
     names = {}

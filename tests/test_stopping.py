@@ -17,3 +17,9 @@ def test_one_lucky_step_does_not_stop():
 def test_no_threshold_never_stops():
     stop = MomentumStop(threshold=None)
     assert not any(stop.update(-100.0) for _ in range(50))
+
+
+def test_a_statistic_without_a_known_start_begins_at_its_first_value_and_waits():
+    stop = MomentumStop(threshold=0.5, momentum=0.5, average=None, wait=2)
+    assert [stop.update(value) for value in (0.4, 0.4, 0.4)] == [False, False, True]
+    assert stop.average == 0.4

@@ -302,3 +302,36 @@ def test_the_keep_loss_keeps(tiny):
         with Composer(tiny.unet, {"Noto": increment}).erased("Noto"):
             changes[weight] = (tiny.predict_noise(x_t, t, text) - before).norm()
     assert changes[10.0] < 0.7 * changes[0.0]
+
+
+@pytest.mark.parametrize("decouple", [True, False])
+def test_the_correlation_falls_and_ends_an_erasure_on_its_own_threshold(tiny, decouple):
+    settings = EraseSettings(
+        steps=60, batch_size=2, sampler_steps=4, objective="correlation", decouple=decouple, free_learning_rate=3e-3,
+        stop_at=None, stop_on="correlation",
+    )  # fmt: skip
+    free = Erasure(tiny, Concept("Noto"), dataclasses.replace(settings, steps=20))
+    for batch in free.batches(range(20)):
+        free.learn(batch)
+    assert free.correlation.curve[-1] < 0 < free.correlation.curve[0]
+    stopped = erase(tiny, "Noto", dataclasses.replace(settings, stop_at=0.5 * free.correlation.curve[0]))
+    assert stopped.info["stop_reason"] == "erased" and 10 < stopped.info["steps"] < 60
+
+
+def test_the_students_own_empty_prompt_is_asked_where_nothing_keeps_it(tiny, quick):
+    free = dataclasses.replace(quick, objective="correlation", decouple=False, keep_weight=0.0, free_learning_rate=1e-3)
+    evaluations = {
+        objective: erase(tiny, "Noto", dataclasses.replace(free, objective=objective)).info["unet_evaluations"]
+        for objective in ("esd", "correlation")
+    }
+    assert evaluations["correlation"] > evaluations["esd"]
+    erasure = Erasure(tiny, Concept("Noto"), free)
+    batches = erasure.batches(range(2))
+    erasure.learn(batches[0])
+    student, null = (
+        tiny.predict_noise(batches[1].x_t, batches[1].t, text, erasure.student.weights()).detach()
+        for text in (batches[1].text, batches[1].null)
+    )
+    expected = ((student - null) * (batches[1].eps_concept - batches[1].eps_null)).mean().item()
+    erasure.learn(batches[1])
+    assert erasure.correlation.curve[1] == pytest.approx(expected, rel=1e-3)
