@@ -60,9 +60,10 @@ def library_of(base, training: str, work: Path, studios: Sequence[str] = EMOJI_S
     return library
 
 
-def composers(base, work: Path) -> dict[str, Composer]:
+def composers(base, work: Path, methods: Sequence[str]) -> dict[str, Composer]:
     made = {}
-    for method, (training, options) in METHODS.items():
+    for method in methods:
+        training, options = METHODS[method]
         library = library_of(base, training, work)
         made[method] = Composer(base.unet, library, keep=KeepList.of(base.text, base.known_prompts, library), **options)
     return made
@@ -91,10 +92,10 @@ def judged(base, judge) -> dict:
     return found
 
 
-def summarise(rows: dict[str, dict], chosen: list[tuple[str, ...]], reference: dict) -> dict:
+def summarise(rows: dict[str, dict], methods: Sequence[str], chosen: list[tuple[str, ...]], reference: dict) -> dict:
     """Per method, group and size: erased, and kept relative to the base; mean and the worst subset."""
     table = {}
-    for method, group in itertools.product(METHODS, TEMPLATES):
+    for method, group in itertools.product(methods, TEMPLATES):
         for size in range(1, len(EMOJI_STUDIOS) + 1):
             erased, kept, subjects = [], [], []
             for off in (off for off in chosen if len(off) == size):
@@ -118,6 +119,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("build/subsets"), help="folder of the increments")
     parser.add_argument("--per_size", type=int, default=3)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--train", action="store_true", help="make the increments, then end")
     parser.add_argument("--shard", default="0/1")
     parser.add_argument("--threads", type=int, default=1)
@@ -126,13 +128,13 @@ def main() -> None:
     base, judge = load_base("emoji", device="cpu"), EmojiJudge.load()
     index, shards = map(int, args.shard.split("/"))
     if args.train:
-        for training in TRAININGS:
+        for training in dict.fromkeys(METHODS[method][0] for method in args.methods):
             library_of(base, training, args.work, EMOJI_STUDIOS[index::shards])
         return
     results, chosen = Results(args.out, args.shard), subsets(args.per_size)
     reference = results.get("base", lambda: judged(base, judge))
-    made = composers(base, args.work)
-    work = [(method, off) for method in METHODS for off in chosen if off]
+    made = composers(base, args.work, args.methods)
+    work = [(method, off) for method in args.methods for off in chosen if off]
     for method, off in work[index::shards]:
         key = f"{method}/{'+'.join(off)}"
         with made[method].erased(*off):
@@ -140,8 +142,8 @@ def main() -> None:
         print(key, file=sys.stderr, flush=True)
     if shards > 1:
         return
-    table = summarise(results.done, chosen, reference)
-    for method, group in itertools.product(METHODS, TEMPLATES):
+    table = summarise(results.done, args.methods, chosen, reference)
+    for method, group in itertools.product(args.methods, TEMPLATES):
         for size, cell in table[method][group].items():
             print(f"{method:26s} {group:9s} {size}", cell, file=sys.stderr)
     report = {
