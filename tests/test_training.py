@@ -215,7 +215,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tiny, quick, tmp_path):
     checkpoint = tmp_path / "noto.partial"
     training._save_checkpoint(Erasure(tiny, Concept("Noto"), quick), checkpoint)
     with pytest.raises(ValueError, match="checkpoint of another erasure"):
-        erase(tiny, "Noto", dataclasses.replace(quick, eta=3.0), checkpoint=checkpoint, resume=True)
+        erase(tiny, "Noto", dataclasses.replace(quick, eta=quick.eta + 1), checkpoint=checkpoint, resume=True)
     assert checkpoint.exists()
 
 
