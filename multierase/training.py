@@ -334,7 +334,8 @@ def erase(
         concept: a ``Concept``, or its name.
         settings: see ``EraseSettings``.
         checkpoint: file to keep the erasure's state in while it runs; removed at the end.
-        resume: go on from ``checkpoint`` if it is there. The increment is that of an uninterrupted run.
+        resume: go on from ``checkpoint`` if it is there. The increment is that of an uninterrupted run, to the bit on
+            the same machine with as many threads.
         progress: show a progress bar on stderr.
 
     Raises:
