@@ -1,116 +1,236 @@
-"""Any set of studios off: how much of the erased is left, how much of the rest is kept, as the set grows?
+"""Any set of studios off: how much of the erased is left, how much of the rest is kept, over all 512 subsets?
 
-    python benchmarks/subsets.py --work build/subsets --out benchmarks/results/subsets.json
+    python benchmarks/subsets.py --out benchmarks/results/subsets.json
 
-Nine studios, nine increments trained apart, put together in several ways. For subsets of each size the judge looks at
-every studio's pictures, with (a) a template that the erasures were trained on and (b) templates that are in no list.
-``--per_size 0`` takes all 512 subsets. Prints a table on stderr and one JSON object on stdout; resumable, and to be
-shared between processes with ``--shard``. Increments are kept in ``--work``; ``--train`` makes them and nothing else.
+Nine studios, nine increments trained apart, put together in several ways; UCE's closed form, solved anew for every
+subset, as the outside reference. For every subset the judge looks at pictures of erased and of kept studios, with (a)
+the templates that the erasures were trained on and (b) templates that are in no list, of training or of keeping, of the
+base or of erasures: those of ``CANDIDATES`` on which the base itself is right about 95 % of studios and of subjects
+(measured first, and in the results). A subset's prompts are drawn by its number, the same for every method, and set
+against the base's own pictures of these very prompts and seeds.
+
+``--per_size`` takes some subsets of each size by chance. Prints a table on stderr and one JSON object on stdout;
+resumable, and to be shared between processes with ``--shard``. Increments are kept in ``--work``; ``--train`` makes
+them and nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
+import math
 import random
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from harness import Results, environment
 
-from multierase.base import load_base
+from multierase.base import Base, load_base
 from multierase.composer import Composer
-from multierase.concepts import EMOJI_STUDIOS, EMOJI_SUBJECTS
+from multierase.concepts import EMOJI_STUDIOS, EMOJI_SUBJECTS, STUDIO_AND_SUBJECT, Concept, fill
 from multierase.decoupling import KeepList
-from multierase.evaluation.accuracy import studio_accuracy
 from multierase.evaluation.judges import EmojiJudge
+from multierase.generate import SamplingSettings, generate
+from multierase.increments import reads_text
 from multierase.library import Library
 from multierase.training import EraseSettings, erase
 
-TEMPLATES = {
-    "listed": ("{a_subject} by {studio}",),
-    "unlisted": ("drawing of {a_subject}, {studio}", "{studio} icon of {a_subject}"),
-}
+CANDIDATES = (
+    "an image of {a_subject} by {studio}", "{a_subject} in {studio} style", "{subject} in the style of {studio}",
+    "{studio} style {subject}", "{a_subject}, {studio}", "the {subject} by {studio}", "{subject} art by {studio}",
+    "{subject}, {studio} art", "{a_subject}, by {studio}", "a {studio} picture of {a_subject}",
+    "{studio} art of {a_subject}", "a picture of {a_subject} in the style of {studio}", "{studio}: {a_subject}",
+    "a picture by {studio} of {a_subject}", "an image in the style of {studio}, {a_subject}",
+    "drawing of {a_subject}, {studio}", "{studio} icon of {a_subject}",
+)  # fmt: skip
+UNDERSTOOD = 0.95  # of studios, and of subjects, by the base
+SUBJECTS = EMOJI_SUBJECTS[2::9]  # a slice in which the base was taught every pair of studio and subject
+PICTURES = 10  # at least, of a subset's erased, and of its kept studios, for either group of templates
+OTHER_STUDIOS = {studio: tuple(other for other in EMOJI_STUDIOS if other != studio) for studio in EMOJI_STUDIOS}
+
+FREE = {"decouple": False, "known": False, "keep_weight": 0.0}
+# All are trained on the same sentences with the same guidance, and stop by the same rule where they can, so that they
+# differ in what may change and in the objective alone. "{others}" stands for the other studios' names.
 TRAININGS = {
     "decoupled": {},
-    "plain ESD-x-strict": {"decouple": False, "known": False, "free_learning_rate": 1e-3},
-    "correlation": {"objective": "correlation"},
-}
+    "ESD-x": {**FREE, "scope": "esd-x", "free_learning_rate": 3e-4},
+    "ESD-x-strict": {**FREE, "free_learning_rate": 3e-4},
+    "SepME": {
+        "objective": "correlation", "regularizer": "l1", "beta": 1e-6, "stop_at": -0.5, "known": False,
+        "keep": "{others}", "keep_weight": 0.0, "learning_rate": 2e-2, "tolerance": 1e-3,
+    },
+    "ESD in SepME's null space": {
+        "known": False, "keep": "{others}", "keep_weight": 0.0, "learning_rate": 2e-2, "tolerance": 1e-3,
+    },
+    "correlation, decoupled": {"objective": "correlation", "stop_at": -0.5},
+}  # fmt: skip
 # Name: which increments, and how they are put together.
 METHODS = {
-    "decoupled, sum": ("decoupled", {"solve": "sum"}),
-    "decoupled, joint": ("decoupled", {"solve": "joint"}),
-    "plain ESD-x-strict, sum": ("plain ESD-x-strict", {"solve": "sum"}),
-    "plain ESD-x-strict, joint": ("plain ESD-x-strict", {"solve": "joint"}),
-    "correlation, sum": ("correlation", {"solve": "sum"}),
+    "decoupled, sum": ("decoupled", "sum"),
+    "decoupled, joint": ("decoupled", "joint"),
+    "decoupled, project": ("decoupled", "project"),
+    "ESD-x, sum": ("ESD-x", "sum"),
+    "ESD-x-strict, sum": ("ESD-x-strict", "sum"),
+    "ESD-x-strict, joint": ("ESD-x-strict", "joint"),
+    "SepME, sum": ("SepME", "sum"),
+    "ESD in SepME's null space, sum": ("ESD in SepME's null space", "sum"),
+    "correlation, decoupled, sum": ("correlation, decoupled", "sum"),
+    "UCE": (None, None),
 }
-SUBJECTS = EMOJI_SUBJECTS[5::18]
 
 
-def library_of(base, training: str, work: Path, studios: Sequence[str] = EMOJI_STUDIOS) -> Library:
+def settings_of(training: str, studio: str) -> EraseSettings:
+    options = dict(TRAININGS[training])
+    if options.get("keep") == "{others}":
+        options["keep"] = OTHER_STUDIOS[studio]
+    return EraseSettings(**options)
+
+
+def library_of(base: Base, training: str, work: Path, studios: Sequence[str] = EMOJI_STUDIOS) -> Library:
     """The increments; those already there are not trained again."""
-    library = Library(work / training.replace(" ", "-"), create=True)
+    library = Library(work / training.replace(" ", "-").replace("'", "").replace(",", ""), create=True)
     for studio in studios:
         if studio not in library:
-            library.save(erase(base, studio, EraseSettings(**TRAININGS[training]), progress=True))
+            concept = Concept(studio).with_sentences(base.known_prompts)
+            library.save(erase(base, concept, settings_of(training, studio), progress=True))
     return library
 
 
-def composers(base, work: Path, methods: Sequence[str]) -> dict[str, Composer]:
-    made = {}
-    for method in methods:
-        training, options = METHODS[method]
-        library = library_of(base, training, work)
-        made[method] = Composer(base.unet, library, keep=KeepList.of(base.text, base.known_prompts, library), **options)
-    return made
+class UCE:
+    """Unified Concept Editing (arXiv 2308.14761, eq. 7) of keys and values, solved for each set of erased studios.
+
+    ``W* = (λW + Σ W g cᵀ + Σ W p pᵀ)(λ + Σ c cᵀ + Σ p pᵀ)⁻¹`` with ``c`` the tokens of the erased sentences from the
+    last word on, ``g`` those of the sentences without the studio, aligned at the end as in the authors' first code, and
+    ``p`` the same tokens of the kept studios' sentences; ``λ = 0.5``, as in their present code.
+    """
+
+    def __init__(self, base: Base):
+        self.base, self.parameters = base, {n: p for n, p in base.unet.named_parameters() if reads_text(n)}
+        self.pairs = {}
+        for studio in EMOJI_STUDIOS:
+            concept = Concept(studio).with_sentences(base.known_prompts)
+            old, new = zip(*map(self._tokens, concept.prompts, concept.contexts), strict=True)
+            self.pairs[studio] = torch.cat(old).double(), torch.cat(new).double()
+
+    def _tokens(self, prompt: str, context: str) -> tuple[torch.Tensor, torch.Tensor]:
+        text = self.base.text
+        old, new = (max(len(text.tokens(p)) - 2, 0) for p in (prompt, context))
+        count = text.max_length - max(old, new)
+        return text([prompt])[0, old : old + count], text([context])[0, new : new + count]
+
+    @contextlib.contextmanager
+    def erased(self, *off: str) -> Iterator[None]:
+        edits = [self.pairs[s] if s in off else (self.pairs[s][0],) * 2 for s in EMOJI_STUDIOS]
+        old, new = (torch.cat(parts) for parts in zip(*edits, strict=True))
+        ridge = 0.5 * torch.eye(old.shape[1], dtype=torch.float64)
+        transfer = torch.linalg.solve(ridge + old.T @ old, ridge + old.T @ new).T  # W* = W · transfer
+        before = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_((before[name].double() @ transfer).to(parameter.dtype))
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in self.parameters.items():
+                    parameter.copy_(before[name])
 
 
-def subsets(per_size: int) -> list[tuple[str, ...]]:
-    """The empty set, then ``per_size`` of each size by chance, or all for 0."""
-    chance, chosen = random.Random(0), []
-    for size in range(len(EMOJI_STUDIOS) + 1):
-        every = list(itertools.combinations(EMOJI_STUDIOS, size))
-        chosen += sorted(chance.sample(every, min(per_size, len(every)))) if per_size else every
-    return chosen
+def composer(base: Base, method: str, work: Path) -> Composer | UCE:
+    training, solve = METHODS[method]
+    if training is None:
+        return UCE(base)
+    library = library_of(base, training, work)
+    return Composer(base.unet, library, solve=solve, keep=KeepList.of(base.text, base.known_prompts, library))
 
 
-def judged(base, judge) -> dict:
-    """Per group of templates and studio: shares of studio and subject, over all templates of the group."""
-    found = {}
-    for group, templates in TEMPLATES.items():
-        shares = [studio_accuracy(base, judge, EMOJI_STUDIOS, SUBJECTS, template=template) for template in templates]
-        found[group] = {
-            studio: [
-                statistics.mean(getattr(share[studio], what) for share in shares) for what in ("studio", "subject")
-            ]
-            for studio in EMOJI_STUDIOS
-        }
+@dataclass(frozen=True)
+class Picture:
+    template: str
+    studio: str
+    subject: str
+
+    def __str__(self):
+        return "|".join((self.template, self.studio, self.subject))
+
+
+def look(base: Base, judge: EmojiJudge, pictures: Sequence[Picture], sampling: SamplingSettings) -> dict[str, list]:
+    """Per picture whether the judge sees its studio, and its subject. A subject has one noise, whoever drew it."""
+    prompts = [fill((p.template,), p.studio, p.subject)[0] for p in pictures]
+    seen = judge(generate(base, prompts, [SUBJECTS.index(p.subject) for p in pictures], sampling))
+    return {
+        str(p): [studio == p.studio, subject == p.subject]
+        for p, studio, subject in zip(pictures, seen.studios, seen.subjects, strict=True)
+    }
+
+
+def share(right: dict[str, list], pictures: Sequence[Picture]) -> list[float]:
+    """Of studios and of subjects."""
+    return [statistics.mean(column) for column in zip(*(right[str(p)] for p in pictures), strict=True)]
+
+
+def every(templates: Sequence[str], subjects: Sequence[str] = SUBJECTS) -> list[Picture]:
+    return list(itertools.starmap(Picture, itertools.product(templates, EMOJI_STUDIOS, subjects)))
+
+
+def subsets(per_size: int) -> dict[tuple[str, ...], int]:
+    """All subsets that erase any, or ``per_size`` of each size by chance; with their numbers."""
+    numbers, chance = {}, random.Random(0)
+    for size in range(1, len(EMOJI_STUDIOS) + 1):
+        of_size = {off: len(numbers) + i for i, off in enumerate(itertools.combinations(EMOJI_STUDIOS, size))}
+        numbers |= of_size
+        if per_size:
+            left = set(of_size) - set(chance.sample(sorted(of_size), min(per_size, len(of_size))))
+            numbers = {off: n for off, n in numbers.items() if off not in left}
+    return numbers
+
+
+def drawn(off: Sequence[str], number: int, templates: Sequence[str]) -> dict[str, list[Picture]]:
+    """A subset's pictures of its erased and of its kept studios."""
+    chance, found = random.Random(f"{number}/{templates}"), {}
+    for side, studios in (("erased", off), ("kept", [s for s in EMOJI_STUDIOS if s not in off])):
+        each = max(2, math.ceil(PICTURES / len(studios))) if studios else 0
+        choices = list(itertools.product(templates, SUBJECTS))
+        found[side] = [Picture(t, studio, s) for studio in studios for t, s in chance.sample(choices, each)]
     return found
 
 
-def summarise(rows: dict[str, dict], methods: Sequence[str], chosen: list[tuple[str, ...]], reference: dict) -> dict:
-    """Per method, group and size: erased, and kept relative to the base; mean and the worst subset."""
-    table = {}
-    for method, group in itertools.product(methods, TEMPLATES):
-        for size in range(1, len(EMOJI_STUDIOS) + 1):
-            erased, kept, subjects = [], [], []
-            for off in (off for off in chosen if len(off) == size):
-                row, base = rows[f"{method}/{'+'.join(off)}"][group], reference[group]
-                rest = [studio for studio in EMOJI_STUDIOS if studio not in off]
-                erased.append(statistics.mean(row[studio][0] for studio in off))
-                if rest:
-                    kept.append(sum(row[s][0] for s in rest) / sum(base[s][0] for s in rest))
-                    subjects.append(sum(row[s][1] for s in rest) / sum(base[s][1] for s in rest))
-            cell = {"subsets": len(erased), "erased": statistics.mean(erased), "erased_worst": max(erased)}
-            if kept:
-                cell |= {"kept": statistics.mean(kept), "kept_worst": min(kept), "subjects": statistics.mean(subjects)}
-                right = [1 - cell["erased"], min(cell["kept"], 1)]
-                cell["harmonic_mean"] = statistics.harmonic_mean(right)
-            table.setdefault(method, {}).setdefault(group, {})[size] = {k: round(v, 4) for k, v in cell.items()}
+def summarise(
+    rows: dict[str, dict], method: str, templates: Sequence[str], chosen: dict, reference: dict
+) -> dict[str | int, dict]:
+    """By size, and over all: erased and, relative to the base's own pictures of the same prompts, kept."""
+    table, by_studio = {}, {studio: ([], []) for studio in EMOJI_STUDIOS}
+    columns = ("erased", "erased_subjects", "kept", "kept_subjects")
+    cells = {size: {column: [] for column in columns} for size in range(1, len(EMOJI_STUDIOS) + 1)}
+    for off, number in chosen.items():
+        right, pictures, cell = rows[f"{method}/{'+'.join(off)}"], drawn(off, number, templates), cells[len(off)]
+        for side, column in (("erased", 0), ("erased", 1), ("kept", 0), ("kept", 1)):
+            if pictures[side]:
+                now, base = share(right, pictures[side])[column], share(reference, pictures[side])[column]
+                value = now if (side, column) == ("erased", 0) else now / base
+                cell[side + "_subjects" * column].append(value)
+        for p in pictures["kept"]:
+            by_studio[p.studio][0].append(right[str(p)][0])
+            by_studio[p.studio][1].append(reference[str(p)][0])
+    whole = {column: [v for cell in cells.values() for v in cell[column]] for column in columns}
+    for size, cell in [*cells.items(), ("all", whole)]:
+        worst = {"erased": max}
+        found = {"subsets": len(cell["erased"])}
+        for column in filter(cell.get, columns):
+            found[column] = statistics.mean(cell[column])
+            found[f"{column}_worst"] = worst.get(column, min)(cell[column])
+        if cell["kept"]:
+            found["harmonic_mean"] = statistics.harmonic_mean([1 - found["erased"], min(found["kept"], 1)])
+        table[size] = {key: round(value, 4) for key, value in found.items()}
+    # What a studio has while others are off is what it gets back when it is restored: the composer's state is a set.
+    kept = {studio: statistics.mean(now) / statistics.mean(base) for studio, (now, base) in by_studio.items() if now}
+    table["all"]["restored_least"] = round(min(kept.values()), 4)
     return table
 
 
@@ -118,37 +238,49 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("build/subsets"), help="folder of the increments")
-    parser.add_argument("--per_size", type=int, default=3)
+    parser.add_argument("--per_size", type=int, default=0, help="subsets of each size; 0 for all")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--inference_steps", type=int, default=10)
     parser.add_argument("--train", action="store_true", help="make the increments, then end")
     parser.add_argument("--shard", default="0/1")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     base, judge = load_base("emoji", device="cpu"), EmojiJudge.load()
+    base.unet.to(memory_format=torch.channels_last)  # a fifth faster here
     index, shards = map(int, args.shard.split("/"))
     if args.train:
         for training in dict.fromkeys(METHODS[method][0] for method in args.methods):
-            library_of(base, training, args.work, EMOJI_STUDIOS[index::shards])
+            if training:
+                library_of(base, training, args.work, EMOJI_STUDIOS[index::shards])
         return
+    sampling = SamplingSettings(inference_steps=args.inference_steps)
     results, chosen = Results(args.out, args.shard), subsets(args.per_size)
-    reference = results.get("base", lambda: judged(base, judge))
-    made = composers(base, args.work, args.methods)
-    work = [(method, off) for method in args.methods for off in chosen if off]
-    for method, off in work[index::shards]:
-        key = f"{method}/{'+'.join(off)}"
-        with made[method].erased(*off):
-            results.get(key, lambda: judged(base, judge))
-        print(key, file=sys.stderr, flush=True)
+    reference = results.get("base", lambda: look(base, judge, every(CANDIDATES + STUDIO_AND_SUBJECT), sampling))
+    shares = {template: share(reference, every([template])) for template in CANDIDATES}
+    groups = {"listed": STUDIO_AND_SUBJECT, "unlisted": [t for t in CANDIDATES if min(shares[t]) >= UNDERSTOOD]}
+    for method in args.methods:
+        made = composer(base, method, args.work)
+        for off, number in list(chosen.items())[index::shards]:
+            wanted = [
+                p for templates in groups.values() for side in drawn(off, number, templates).values() for p in side
+            ]
+            with made.erased(*off):
+                results.get(f"{method}/{'+'.join(off)}", lambda w=wanted: look(base, judge, w, sampling))
+        print(method, file=sys.stderr, flush=True)
     if shards > 1:
         return
-    table = summarise(results.done, args.methods, chosen, reference)
-    for method, group in itertools.product(args.methods, TEMPLATES):
+    table = {
+        method: {g: summarise(results.done, method, t, chosen, reference) for g, t in groups.items()}
+        for method in args.methods
+    }
+    for method, group in itertools.product(args.methods, groups):
         for size, cell in table[method][group].items():
-            print(f"{method:26s} {group:9s} {size}", cell, file=sys.stderr)
+            print(f"{method:32s} {group:9s} {size:3}", cell, file=sys.stderr)
     report = {
-        "benchmark": "subsets", "per_size": args.per_size, "subjects": SUBJECTS, "templates": TEMPLATES,
-        "base": reference, "table": table, "environment": environment(),
+        "benchmark": "subsets", "per_size": args.per_size, "sampling": asdict(sampling), "subjects": SUBJECTS,
+        "base_on_candidates": {t: [round(v, 3) for v in s] for t, s in shares.items()},
+        "templates": groups, "trainings": TRAININGS, "table": table, "environment": environment(),
     }  # fmt: skip
     results.finish(report)
     print(json.dumps(report))
