@@ -160,10 +160,17 @@ class Picture:
         return "|".join((self.template, self.studio, self.subject))
 
 
-def look(base: Base, judge: EmojiJudge, pictures: Sequence[Picture], sampling: SamplingSettings) -> dict[str, list]:
-    """Per picture whether the judge sees its studio, and its subject. A subject has one noise, whoever drew it."""
+def look(
+    base: Base,
+    judge: EmojiJudge,
+    pictures: Sequence[Picture],
+    sampling: SamplingSettings,
+    subjects: Sequence[str] = SUBJECTS,
+) -> dict[str, list]:
+    """Per picture whether the judge sees its studio, and its subject. A subject's seed is its place in ``subjects``,
+    whoever drew it."""
     prompts = [fill((p.template,), p.studio, p.subject)[0] for p in pictures]
-    seen = judge(generate(base, prompts, [SUBJECTS.index(p.subject) for p in pictures], sampling))
+    seen = judge(generate(base, prompts, [subjects.index(p.subject) for p in pictures], sampling))
     return {
         str(p): [studio == p.studio, subject == p.subject]
         for p, studio, subject in zip(pictures, seen.studios, seen.subjects, strict=True)
