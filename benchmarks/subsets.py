@@ -38,7 +38,7 @@ from multierase.decoupling import KeepList
 from multierase.evaluation.judges import EmojiJudge
 from multierase.generate import SamplingSettings, generate
 from multierase.increments import reads_text
-from multierase.library import Library
+from multierase.library import Library, replacing
 from multierase.training import EraseSettings, erase
 
 CANDIDATES = (
@@ -226,7 +226,7 @@ def summarise(
             by_studio[p.studio][0].append(right[str(p)][0])
             by_studio[p.studio][1].append(reference[str(p)][0])
     whole = {column: [v for cell in cells.values() for v in cell[column]] for column in columns}
-    for size, cell in [*cells.items(), ("all", whole)]:
+    for size, cell in [*((size, cell) for size, cell in cells.items() if cell["erased"]), ("all", whole)]:
         worst = {"erased": max}
         found = {"subsets": len(cell["erased"])}
         for column in filter(cell.get, columns):
@@ -249,6 +249,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--inference_steps", type=int, default=10)
     parser.add_argument("--train", action="store_true", help="make the increments, then end")
+    parser.add_argument("--report", action="store_true", help="say what has been measured so far, measure no more")
     parser.add_argument("--shard", default="0/1")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -266,7 +267,7 @@ def main() -> None:
     reference = results.get("base", lambda: look(base, judge, every(CANDIDATES + STUDIO_AND_SUBJECT), sampling))
     shares = {template: share(reference, every([template])) for template in CANDIDATES}
     groups = {"listed": STUDIO_AND_SUBJECT, "unlisted": [t for t in CANDIDATES if min(shares[t]) >= UNDERSTOOD]}
-    for method in args.methods:
+    for method in [] if args.report else args.methods:
         made = composer(base, method, args.work)
         for off, number in list(chosen.items())[index::shards]:
             wanted = [
@@ -277,11 +278,12 @@ def main() -> None:
         print(method, file=sys.stderr, flush=True)
     if shards > 1:
         return
-    table = {
-        method: {g: summarise(results.done, method, t, chosen, reference) for g, t in groups.items()}
-        for method in args.methods
-    }
-    for method, group in itertools.product(args.methods, groups):
+    table = {}
+    for method in args.methods:
+        done = {off: number for off, number in chosen.items() if f"{method}/{'+'.join(off)}" in results.done}
+        if done:
+            table[method] = {g: summarise(results.done, method, t, done, reference) for g, t in groups.items()}
+    for method, group in itertools.product(table, groups):
         for size, cell in table[method][group].items():
             print(f"{method:32s} {group:9s} {size:3}", cell, file=sys.stderr)
     report = {
@@ -289,7 +291,11 @@ def main() -> None:
         "base_on_candidates": {t: [round(v, 3) for v in s] for t, s in shares.items()},
         "templates": groups, "trainings": TRAININGS, "table": table, "environment": environment(),
     }  # fmt: skip
-    results.finish(report)
+    if args.report:
+        with replacing(args.out) as temporary:  # and the single pictures stay, to go on from
+            temporary.write_text(json.dumps(report, indent=1))
+    else:
+        results.finish(report)
     print(json.dumps(report))
 
 

@@ -16,7 +16,7 @@ _HOMES = {
     "Base": "base",
     "Composer": "composer",
     "Concept": "concepts",
-    "EraseSettings": "training",
+    "EraseSettings": "erase_settings",
     "Increment": "increments",
     "KeepList": "decoupling",
     "Library": "library",

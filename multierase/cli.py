@@ -19,13 +19,13 @@ from rich.logging import RichHandler
 from multierase.base import Base, load_base
 from multierase.composer import Composer, Solve
 from multierase.concepts import Concept, TaggedPrompt, read_prompts, to_keep
-from multierase.decoupling import KeepList
+from multierase.decoupling import ConceptRefused, KeepList
 from multierase.demo import run_demo
 from multierase.generate import SamplingSettings, contact_sheet, generate, matrix_picture, save_picture
 from multierase.interop import export_pipeline
 from multierase.library import IncrementFileError, Library, load_increment, require_fits
 from multierase.settings import Parser, UsageError, parse
-from multierase.training import EraseSettings, erase
+from multierase.training import EraseSettings, erase_simultaneously
 
 stderr = rich.console.Console(stderr=True)
 logger = logging.getLogger(__name__)
@@ -107,29 +107,41 @@ def run_erase(arguments: Namespace) -> dict:
         for name in arguments.concepts
     ]
     base, library = _base(arguments), Library(arguments.library, create=True)
-    rows = []
     listed = _listed(arguments.keep_file)
-    for concept in concepts:
-        keep = (*settings.keep, *to_keep(listed, concept.name))
-        checkpoint = library.path(concept.name).with_suffix(".partial")
-        increment = erase(
-            base,
-            concept,
-            dataclasses.replace(settings, keep=keep),
-            checkpoint=checkpoint,
-            resume=arguments.resume,
-            progress=True,
-        )
-        file = library.save(increment)
+    groups = [concepts] if arguments.simultaneous else [[concept] for concept in concepts]
+    rows, refused = [], []
+    for group in groups:
+        kept = to_keep(listed, *(concept.name for concept in group))
+        try:
+            increments = erase_simultaneously(
+                base,
+                group,
+                dataclasses.replace(settings, keep=(*settings.keep, *kept)),
+                checkpoint=library.folder / ("+".join(concept.slug for concept in group) + ".partial"),
+                resume=arguments.resume,
+                progress=True,
+            )
+        except ConceptRefused as error:
+            if len(groups) == 1:
+                raise
+            logger.warning("refused %r: %s", group[0].name, error)
+            refused.append({"concept": group[0].name, "reason": str(error)})
+            continue
         keys = ("stop_reason", "erasure_degree", "steps", "unet_evaluations", "seconds")
-        rows.append({"concept": concept.name, "file": str(file), **{key: increment.info[key] for key in keys}})
+        for increment in increments:
+            file = str(library.save(increment))
+            rows.append({"concept": increment.concept, "file": file, **{key: increment.info[key] for key in keys}})
+    if not rows:
+        raise ConceptRefused(f"refused {[row['concept'] for row in refused]}: {refused[0]['reason']}")
     try:
         _entangled(_relative_crosstalk(Composer(base.unet, library))[1], {concept.name for concept in concepts})
     except ValueError as error:  # what was asked for is done; a file beside it may be anything
         logger.warning("cross-talk with the rest of the library is not known: %s", error)
     if not arguments.json:
         _table("erased", list(rows[0]), [list(row.values()) for row in rows])
-    return rows[0] if len(rows) == 1 else {"increments": rows}
+    if len(concepts) == 1:
+        return rows[0]
+    return {"increments": rows, **({"refused": refused} if refused else {})}
 
 
 def run_ls(arguments: Namespace) -> dict:
@@ -270,6 +282,7 @@ def _add_erase(parser: Parser) -> None:
     parser.add_argument("--anchor", type=str, default="", help="prompt of what takes its place")
     parser.add_argument("--erase_from", type=str | None, default=None, help="erase it from this concept only")
     parser.add_argument("--keep_file", type=str | None, default=None, help="more prompts to keep: .txt or .csv")
+    parser.add_argument("--simultaneous", action="store_true", help="train all in one run, under one another")
     parser.add_argument("--resume", action="store_true", help="go on where a killed erasure stopped")
     parser.add_class_arguments(EraseSettings)
 

@@ -112,9 +112,10 @@ def _concepts(row: dict) -> frozenset[str]:
     return frozenset(cell.strip().lower() for cell in row.values() if isinstance(cell, str) and cell.strip())
 
 
-def to_keep(prompts: list[TaggedPrompt], concept: str) -> list[str]:
-    """Those of ``prompts`` that are not about ``concept``, in order."""
-    return [tagged.prompt for tagged in prompts if concept.lower() not in tagged.concepts]
+def to_keep(prompts: list[TaggedPrompt], *concepts: str) -> list[str]:
+    """Those of ``prompts`` that are about none of ``concepts``, in order."""
+    erased = {concept.lower() for concept in concepts}
+    return [tagged.prompt for tagged in prompts if not tagged.concepts & erased]
 
 
 EMOJI_STUDIOS = (

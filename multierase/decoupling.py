@@ -10,7 +10,25 @@ import torch
 from multierase.concepts import TaggedPrompt
 from multierase.text import TextEncoder
 
+LEAST_RESIDUAL = 1e-3  # of a concept's norm beside what is kept exactly: with less it is refused
 NUMERICAL_RANK = 1e-6  # of the largest singular value: below it a direction is float32's rounding
+
+
+class ConceptRefused(ValueError):
+    """Nothing of a concept is left to erase it by: what is to be kept exactly says all that it does."""
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Directions of the text embedding to erase a concept along.
+
+    ``basis``: ``B`` ``(d, r)``, ``r <= n``, float32, scaled so that a unit step along the first column moves the
+    concept's tokens by one in the root mean square. ``residual``: the share of the tokens' norm that is left beside
+    what is kept exactly.
+    """
+
+    basis: torch.Tensor
+    residual: float
 
 
 def gram(tokens: torch.Tensor) -> torch.Tensor:
@@ -20,7 +38,7 @@ def gram(tokens: torch.Tensor) -> torch.Tensor:
 
 def directions(
     own: torch.Tensor, exact: torch.Tensor, kept: torch.Tensor | None, *, tolerance: float, ridge: float
-) -> torch.Tensor:
+) -> Directions:
     """Directions of the text embedding along which the concept can be moved and little else moves.
 
     In ``to_k`` and ``to_v`` the input is the text embedding, so an increment ``Δ = A Bᵀ`` with ``Bᵀ E = 0`` leaves the
@@ -40,12 +58,8 @@ def directions(
             are not used.
         ridge: in units of the kept tokens' mean variance.
 
-    Returns:
-        ``B``: ``(d, r)``, ``r <= n``, float32, scaled so that a unit step along the first column moves the concept's
-        tokens by one in the root mean square.
-
     Raises:
-        ValueError: where nothing of the concept is left: the prompts to keep exactly say all that it does.
+        ConceptRefused: where nothing of the concept is left.
     """
     own, exact = own.double(), exact.double()
     _, scales, rows = torch.linalg.svd(exact, full_matrices=False)
@@ -58,13 +72,14 @@ def directions(
         metric = free @ (vectors * (squares.clamp_min(0) + ridge).rsqrt()) @ vectors.T
     _, sizes, basis = torch.linalg.svd(own @ metric, full_matrices=False)
     rank = int((sizes > tolerance * sizes[0]).sum())
-    if torch.linalg.matrix_norm(own @ free) < 1e-3 * torch.linalg.matrix_norm(own):
-        raise ValueError(
+    residual = (torch.linalg.matrix_norm(own @ free) / torch.linalg.matrix_norm(own)).item()
+    if residual < LEAST_RESIDUAL:
+        raise ConceptRefused(
             "the concept's token embeddings lie in the span of those that are to be kept: nothing is left to erase it "
-            "by; keep fewer prompts"
+            f"by ({residual:.1e} of their norm); keep fewer prompts"
         )
     columns = metric @ basis[:rank].T * (sizes[:rank] / sizes[0])
-    return (columns * len(own) ** 0.5 / sizes[0]).float().contiguous()
+    return Directions((columns * len(own) ** 0.5 / sizes[0]).float().contiguous(), residual)
 
 
 @dataclass(frozen=True)

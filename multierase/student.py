@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from multierase.base import Base
@@ -32,14 +34,19 @@ class Student:
     def delta(self, name: str) -> torch.Tensor:
         return self.variables[name] @ self.down[name] if name in self.down else self.variables[name]
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """``cast(W0 + Δ)``, differentiable in the variables: summed in float32, because a small step on a bfloat16
-        weight rounds to nothing."""
-        return {name: (weight.float() + self.delta(name)).to(weight.dtype) for name, weight in self.frozen.items()}
-
     def deltas(self) -> dict[str, torch.Tensor | Factors]:
         detached = {name: variable.detach().cpu().clone() for name, variable in self.variables.items()}
         return {
             name: Factors(value, self.down[name].cpu().clone()) if name in self.down else value
             for name, value in detached.items()
         }
+
+
+def together(students: Sequence[Student]) -> dict[str, torch.Tensor]:
+    """``cast(W0 + Σ Δ_i)`` of one scope, differentiable in the students' variables: summed in float32, because a small
+    step on a bfloat16 weight rounds to nothing."""
+    first = students[0]
+    return {
+        name: sum((student.delta(name) for student in students), weight.float()).to(weight.dtype)
+        for name, weight in first.frozen.items()
+    }

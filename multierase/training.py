@@ -6,12 +6,11 @@ import dataclasses
 import hashlib
 import json
 import logging
-import math
 import os
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,11 +19,12 @@ from tqdm import tqdm
 import multierase
 from multierase.base import Base, Fingerprint
 from multierase.concepts import Concept, to_keep
-from multierase.decoupling import directions, gram
-from multierase.increments import SCOPES, Increment, gram_factor, suggest
+from multierase.decoupling import Directions, directions, gram
+from multierase.erase_settings import EraseSettings
+from multierase.increments import Increment, gram_factor
 from multierase.objectives import REGULARIZERS, concept_correlation, erasure_degree, esd_target, squared_error
 from multierase.stopping import MomentumStop
-from multierase.student import Student
+from multierase.student import Student, together
 from multierase.trajectories import Batch, EvaluationCounter, denoise_partway
 
 logger = logging.getLogger(__name__)
@@ -33,107 +33,20 @@ CHECKPOINT_STEPS = 16  # at the least, between two checkpoints
 
 
 @dataclass(frozen=True)
-class EraseSettings:
-    """How to erase.
+class Loss:
+    """A step's loss: the objective's, and what keeps and regularises; the statistics that may end the erasure."""
 
-    Args:
-        scope: which weights may change: see ``multierase.increments.SCOPES``.
-        objective: ``esd`` (arXiv 2303.07345, eq. 7) or ``correlation`` (SepME, arXiv 2402.05947, eq. 28), which has no
-            lower bound: it needs the early stop.
-        schedule: who makes the latents ``x_t``: ``student`` (the paper: the student itself, afresh for every step) or
-            ``frozen`` (the authors' later code: the frozen base, which lets many be sampled in one batch).
-        eta: strength of the negative guidance, the paper's ``η``.
-        steps: the most optimiser steps; the erasure degree ends most erasures earlier.
-        batch_size: latents a step.
-        learning_rate: of Adam, for decoupled keys and values: a step of it moves the concept's tokens by as much.
-        free_learning_rate: of Adam, for all other weights; null for half a percent of each tensor's root mean square.
-        stop_at: end when the moving average of ``stop_on`` has fallen to this; null for all the steps.
-        stop_on: the erasure ``degree``, which has no units, or, as in SepME, the ``correlation`` itself, whose scale is
-            the model's.
-        momentum: of that average.
-        sampler_steps: DDIM steps of a whole trajectory; a latent is taken from a random one of them.
-        sampling_batch: latents that the frozen schedule samples at once, for several steps ahead; bounds the memory.
-        guidance_scale: of the sampling that makes the latents.
-        regularizer: norm of the increment that is added to the loss: ``none``, ``l1`` (SepME) or ``l2``.
-        beta: its weight.
-        decouple: train keys and values only in directions of the concept's tokens that leave the empty prompt and
-            ``keep`` exactly as they are. Other weights of the scope train freely.
-        keep: prompts that must not change at all, beside the empty one.
-        keep_weight: weight of a second loss, that predictions for prompts drawn from ``keep`` and the known ones stay
-            the base's, on the same latents.
-        known: use the prompts that the base's own folder lists in ``prompts.csv``, if it does: sentences about a
-            concept given by its name alone are erased with it, and the rest is to change as little as can be.
-        tolerance: of the decoupling: directions of the concept with less than this share of the largest are not used.
-        ridge: of the decoupling from the known prompts: see ``multierase.decoupling.directions``.
-        seed: of everything random.
-    """
-
-    scope: str = "esd-x-strict"
-    objective: Literal["esd", "correlation"] = "esd"
-    schedule: Literal["student", "frozen"] = "frozen"
-    eta: float = 3.0
-    steps: int = 240
-    batch_size: int = 4
-    learning_rate: float = 5e-2
-    free_learning_rate: float | None = None
-    stop_at: float | None = -0.9
-    stop_on: Literal["degree", "correlation"] = "degree"
-    momentum: float = 0.9
-    sampler_steps: int = 10
-    sampling_batch: int = 64
-    guidance_scale: float = 3.0
-    regularizer: Literal["none", "l1", "l2"] = "none"
-    beta: float = 1e-6
-    decouple: bool = True
-    keep: tuple[str, ...] = ()
-    keep_weight: float = 10.0
-    known: bool = True
-    tolerance: float = 0.05
-    ridge: float = 1e-3
-    seed: int = 0
-
-    def __post_init__(self):
-        object.__setattr__(self, "keep", tuple(self.keep))
-        problems = list(self._problems())
-        if problems:
-            raise ValueError("erase settings: " + "; ".join(problems))
-
-    @property
-    def steps_ahead(self) -> int:
-        """Steps whose latents are sampled together; the student must sample each step's own."""
-        return 1 if self.schedule == "student" else max(1, self.sampling_batch // self.batch_size)
-
-    def _problems(self):
-        if self.scope not in SCOPES:
-            yield f"unknown scope {self.scope!r}{suggest(self.scope, SCOPES)}; scopes: {sorted(SCOPES)}"
-        choices = {
-            "objective": ("esd", "correlation"),
-            "schedule": ("frozen", "student"),
-            "stop_on": ("degree", "correlation"),
-            "regularizer": ("none", *sorted(REGULARIZERS)),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                yield f"{name} is {getattr(self, name)!r}, give one of {list(allowed)}"
-        for name in ("steps", "batch_size", "sampler_steps", "sampling_batch"):
-            if getattr(self, name) < 1:
-                yield f"{name} is {getattr(self, name)}, give 1 or more"
-        for name in ("learning_rate", "free_learning_rate"):
-            rate = getattr(self, name)
-            if rate is not None and not (math.isfinite(rate) and rate > 0):
-                yield f"{name} is {rate}, give a positive number"
-        if not 0 <= self.momentum < 1:
-            yield f"momentum is {self.momentum}, give 0 or more and less than 1"
-        for name in ("eta", "guidance_scale", "beta", "keep_weight", "stop_at", "tolerance", "ridge"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                yield f"{name} is {value}, give a finite number"
+    own: torch.Tensor
+    others: torch.Tensor
+    degree: float
+    correlation: float
 
 
 class Erasure:
     """One erasure under way: its student, optimiser and stop; what a checkpoint holds."""
 
-    def __init__(self, base: Base, concept: Concept, settings: EraseSettings):
+    def __init__(self, base: Base, concept: Concept, settings: EraseSettings, beside: Sequence[str] = ()):
+        """``beside``: names of concepts that are erased in the same run."""
         known = base.known_prompts if settings.known else []
         concept = concept.with_sentences(known)
         for prompt in (*concept.prompts, concept.erase_from, concept.anchor):
@@ -142,14 +55,14 @@ class Erasure:
         self.base, self.concept, self.settings = base, concept, settings
         self.known = to_keep(known, concept.name)
         self.exact = ["", *settings.keep] if settings.decouple else []
-        basis = None
+        self.directions: Directions | None = None
         if settings.decouple:
             tokens = [base.text(prompts).flatten(0, 1).cpu() for prompts in (list(concept.prompts), self.exact)]
             kept = gram(base.text(self.known).flatten(0, 1).cpu()) if self.known else None
-            basis = directions(*tokens, kept, tolerance=settings.tolerance, ridge=settings.ridge)
-        self.student = Student(base, settings.scope, basis)
+            self.directions = directions(*tokens, kept, tolerance=settings.tolerance, ridge=settings.ridge)
+        self.student = Student(base, settings.scope, self.directions and self.directions.basis)
         self.optimizer = torch.optim.Adam(self._parameter_groups())
-        self.kept = [*settings.keep, *self.known] if settings.keep_weight else []
+        self.kept = [*settings.keep, *to_keep(known, concept.name, *beside)] if settings.keep_weight else []
         on_degree, at = settings.stop_on == "degree", settings.stop_at
         self.degree = MomentumStop(at if on_degree else None, settings.momentum)
         # As SepME's code: seeded by its first value, and not in the first ten steps.
@@ -183,18 +96,18 @@ class Erasure:
         return noise.to(self.base.device), stops, prompts, kept
 
     @torch.no_grad()
-    def batches(self, steps: range) -> list[Batch]:
-        """The examples of ``steps``, sampled together."""
+    def batches(self, steps: range, weights: Mapping[str, torch.Tensor]) -> list[Batch]:
+        """The examples of ``steps``, sampled together; the student schedule's under ``weights``."""
         draws = [self._noise(step) for step in steps]
         noise, stops, choices, kept_choices = (torch.cat(part) for part in zip(*draws, strict=True))
         prompts = [self.concept.prompts[i] for i in choices.tolist()]
         encode = self.base.text
         text, null = encode(prompts), encode([""] * len(prompts))
-        weights = self.student.weights() if self.settings.schedule == "student" else None
+        sampling = weights if self.settings.schedule == "student" else None
 
         def predict(x_t, t, text):
             self.evaluations.forward += len(x_t)
-            return self.base.predict_noise(x_t, t, text, weights)
+            return self.base.predict_noise(x_t, t, text, sampling)
 
         def predict_frozen(text):
             self.evaluations.forward += len(text)
@@ -216,8 +129,8 @@ class Erasure:
         )
         return [Batch(*tensors) for tensors in zip(*parts, strict=True)]
 
-    def learn(self, batch: Batch) -> None:
-        """One optimiser step. Raises ``FloatingPointError`` where the loss is not finite."""
+    def loss(self, batch: Batch, weights: Mapping[str, torch.Tensor]) -> Loss:
+        """Under ``weights``: the student's, or those of several students together."""
         if self.evaluations.step_cost == 0:
             self.evaluations.step_cost = self._measure_step(batch)
         texts, count = [batch.text], len(batch.x_t)
@@ -225,37 +138,38 @@ class Erasure:
         ask_null = self.settings.objective == "correlation" and not self.settings.decouple
         texts += [batch.null] * ask_null + [batch.kept] * (len(batch.kept) > 0)
         eps = self.base.predict_noise(
-            batch.x_t.repeat(len(texts), 1, 1, 1), batch.t.repeat(len(texts)), torch.cat(texts), self.student.weights()
+            batch.x_t.repeat(len(texts), 1, 1, 1), batch.t.repeat(len(texts)), torch.cat(texts), weights
         )
         eps_student, *rest = eps.split(count)
         eps_student_null = rest.pop(0) if ask_null else batch.eps_null
         correlation = concept_correlation(eps_student, eps_student_null, batch.eps_concept, batch.eps_null)
-        loss = correlation if self.settings.objective == "correlation" else squared_error(eps_student, batch.target)
+        own = correlation if self.settings.objective == "correlation" else squared_error(eps_student, batch.target)
+        others = torch.zeros(())
         if rest:
-            loss = loss + self.settings.keep_weight * squared_error(rest[0], batch.eps_kept)
+            others = others + self.settings.keep_weight * squared_error(rest[0], batch.eps_kept)
         if self.settings.regularizer != "none":
             penalty = REGULARIZERS[self.settings.regularizer](map(self.student.delta, self.student.variables))
-            loss = loss + self.settings.beta * penalty
-        if not torch.isfinite(loss):
+            others = others + self.settings.beta * penalty
+        if not torch.isfinite(own + others):
             raise FloatingPointError(
-                f"erasing {self.concept.name!r}: the loss is {loss.item()} at step {self.step}: lower the "
+                f"erasing {self.concept.name!r}: the loss is {(own + others).item()} at step {self.step}: lower the "
                 "learning rate or use float32"
             )
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
         self.evaluations.trained += len(eps)
-        self.step += 1
         degree = erasure_degree(eps_student.detach(), batch.eps_concept, batch.eps_null).item()
-        stops = self.degree.update(degree), self.correlation.update(correlation.item())
-        self.finished = any(stops)
+        return Loss(own, others, degree, correlation.item())
+
+    def observe(self, loss: Loss) -> None:
+        """Count a step that has been taken; finished, if its statistics say so."""
+        self.step += 1
+        self.finished = any([self.degree.update(loss.degree), self.correlation.update(loss.correlation)])
 
     def _measure_step(self, batch: Batch) -> float:
         """Floating-point operations of forward and backward, in forwards."""
         with FlopCounterMode(display=False) as forward, torch.no_grad():
             self.base.predict_noise(batch.x_t, batch.t, batch.text)
         with FlopCounterMode(display=False) as both:
-            self.base.predict_noise(batch.x_t, batch.t, batch.text, self.student.weights()).float().sum().backward()
+            self.base.predict_noise(batch.x_t, batch.t, batch.text, together([self.student])).float().sum().backward()
         self.optimizer.zero_grad()
         return both.get_total_flops() / forward.get_total_flops()
 
@@ -269,6 +183,7 @@ class Erasure:
             "evaluations": dataclasses.asdict(self.evaluations),
             "step": self.step,
             "seconds": self.seconds,
+            "finished": self.finished,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -278,7 +193,7 @@ class Erasure:
         self.optimizer.load_state_dict(state["optimizer"])
         self.degree, self.correlation = (MomentumStop(**state[name]) for name in ("degree", "correlation"))
         self.evaluations = EvaluationCounter(**state["evaluations"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.finished = state["step"], state["seconds"], state["finished"]
 
     def _key(self) -> str:
         """What must be the same for a checkpoint to be of this erasure."""
@@ -307,6 +222,8 @@ class Erasure:
             "unet_evaluations": round(self.evaluations.total),
             "seconds": round(self.seconds, 2),
             "decoupled_from": _summary(self.exact, self.known),
+            "rank": self.directions and self.directions.basis.shape[1],
+            "residual": self.directions and round(self.directions.residual, 5),
         }
         gram = gram_factor(self.base.text.own_tokens(prompts).cpu())
         return Increment(self.student.deltas(), Fingerprint.of(self.base.name, self.student.frozen), info, gram)
@@ -316,6 +233,26 @@ def _summary(exact: list[str], known: list[str]) -> dict:
     """A keep-list as an increment file states it: a long one by its length and digest."""
     digest = hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
     return {"exactly": exact, "known": {"prompts": len(known), "sha256": digest}}
+
+
+def descend(erasures: Sequence[Erasure], batches: Sequence[Batch]) -> None:
+    """One optimiser step of every erasure that is not finished, under the increments of all.
+
+    Several are balanced as in SepME, eq. 35: ``Σ η_i L_i`` with ``η_i = max_k |L_k| / |L_i|``.
+
+    Raises:
+        FloatingPointError: where a loss is not finite.
+    """
+    weights = together([erasure.student for erasure in erasures])
+    learning = [(e, batch) for e, batch in zip(erasures, batches, strict=True) if not e.finished]
+    losses = [erasure.loss(batch, weights) for erasure, batch in learning]
+    sizes = [loss.own.detach().abs().clamp_min(torch.finfo(torch.float32).tiny) for loss in losses]
+    for erasure, _ in learning:
+        erasure.optimizer.zero_grad()
+    sum(max(sizes) / size * loss.own + loss.others for size, loss in zip(sizes, losses, strict=True)).backward()
+    for (erasure, _), loss in zip(learning, losses, strict=True):
+        erasure.optimizer.step()
+        erasure.observe(loss)
 
 
 def erase(
@@ -341,45 +278,88 @@ def erase(
     Raises:
         ValueError: for settings out of range, an unknown scope, a concept that the tokenizer cannot represent, or a
             checkpoint of another erasure.
+        ConceptRefused: where what is to be kept exactly says all that the concept does.
         FloatingPointError: where the training diverges.
     """
-    concept = Concept(concept) if isinstance(concept, str) else concept
-    erasure = Erasure(base, concept, settings or EraseSettings())
+    (increment,) = erase_simultaneously(
+        base, [concept], settings, checkpoint=checkpoint, resume=resume, progress=progress
+    )
+    return increment
+
+
+def erase_simultaneously(
+    base: Base,
+    concepts: Sequence[Concept | str],
+    settings: EraseSettings | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = False,
+) -> list[Increment]:
+    """Erase several concepts in one run, each into its own increment, under the increments of all (SepME's
+    simultaneous optimisation, arXiv 2402.05947, eq. 34-36). Each ends by its own early stop.
+
+    Arguments and errors are those of ``erase``.
+    """
+    settings = settings or EraseSettings()
+    named = [Concept(concept) if isinstance(concept, str) else concept for concept in concepts]
+    names = [concept.name for concept in named]
+    if len(set(names)) < len(names) or not names:
+        raise ValueError(f"give each concept once: {names}")
+    erasures = [Erasure(base, concept, settings, beside=names) for concept in named]
     checkpoint = None if checkpoint is None else Path(checkpoint)
     if resume and checkpoint is not None and checkpoint.exists():
-        _resume(erasure, checkpoint)
-    total, ahead, saved = erasure.settings.steps, erasure.settings.steps_ahead, erasure.step
-    with tqdm(total=total, initial=erasure.step, desc=f"erasing {concept.name}", disable=not progress) as bar:
-        while erasure.step < total and not erasure.finished:
-            began, first = time.perf_counter(), erasure.step
-            for batch in erasure.batches(range(first, min(first + ahead, total))):
-                erasure.learn(batch)
+        _resume(erasures, checkpoint)
+    step = saved = max(erasure.step for erasure in erasures)
+    with tqdm(total=settings.steps, initial=step, desc=f"erasing {', '.join(names)}", disable=not progress) as bar:
+        while step < settings.steps and not all(erasure.finished for erasure in erasures):
+            steps = range(step, min(step + settings.steps_ahead, settings.steps))
+            for _ in _learn(erasures, steps):
+                step += 1
                 bar.update()
-                bar.set_postfix(degree=f"{erasure.degree.average:.2f}", refresh=False)
-                if erasure.finished:
-                    break
-            erasure.seconds += time.perf_counter() - began
+                bar.set_postfix(degree=", ".join(f"{e.degree.average:.2f}" for e in erasures), refresh=False)
             # Between batches sampled together, so that a resumed run samples the very same batches.
-            if checkpoint is not None and not erasure.finished and erasure.step >= saved + CHECKPOINT_STEPS:
-                _save_checkpoint(erasure, checkpoint)
-                saved = erasure.step
+            done = all(erasure.finished for erasure in erasures)
+            if checkpoint is not None and not done and step >= saved + CHECKPOINT_STEPS:
+                _save_checkpoint(erasures, checkpoint)
+                saved = step
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    return erasure.increment()
+    return [erasure.increment() for erasure in erasures]
 
 
-def _save_checkpoint(erasure: Erasure, path: Path) -> None:
+def _learn(erasures: Sequence[Erasure], steps: range) -> Iterator[None]:
+    """Steps whose latents are sampled together; fewer, where all erasures finish."""
+    learning = [erasure for erasure in erasures if not erasure.finished]
+    began = time.perf_counter()
+    with torch.no_grad():
+        weights = together([erasure.student for erasure in erasures])
+    sampled = {id(erasure): erasure.batches(steps, weights) for erasure in learning}
+    for index in range(len(steps)):
+        left = [e for e in learning if not e.finished]
+        if not left:
+            break
+        descend(erasures, [sampled[id(e)][index] if e in left else None for e in erasures])
+        yield
+    for erasure in learning:
+        erasure.seconds += (time.perf_counter() - began) / len(learning)
+
+
+def _save_checkpoint(erasures: Sequence[Erasure], path: Path) -> None:
     temporary = path.with_name(path.name + ".tmp")
-    torch.save(erasure.state_dict(), temporary)
+    torch.save([erasure.state_dict() for erasure in erasures], temporary)
     os.replace(temporary, path)
 
 
-def _resume(erasure: Erasure, path: Path) -> None:
-    state = torch.load(path, weights_only=True, map_location=erasure.base.device)
-    if state["key"] != erasure._key():
+def _resume(erasures: Sequence[Erasure], path: Path) -> None:
+    states = torch.load(path, weights_only=True, map_location=erasures[0].base.device)
+    there, here = ([*keys] for keys in ((s["key"] for s in states), (e._key() for e in erasures)))
+    if there != here:
         raise ValueError(
-            f"{path} is the checkpoint of another erasure, with other settings:\n  there: {state['key']}\n  here:  "
-            f"{erasure._key()}\nuse the same settings, or delete the file to start over"
+            f"{path} is the checkpoint of another erasure, with other settings:\n  there: {there}\n  here:  {here}\n"
+            "use the same settings, or delete the file to start over"
         )
-    erasure.load_state_dict(state)
-    logger.info("resumed %r at step %d", erasure.concept.name, erasure.step)
+    for erasure, state in zip(erasures, states, strict=True):
+        erasure.load_state_dict(state)
+    step = max(erasure.step for erasure in erasures)
+    logger.info("resumed %r at step %d", [erasure.concept.name for erasure in erasures], step)

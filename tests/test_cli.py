@@ -42,6 +42,21 @@ def test_erase_reports_the_promised_keys(capsys, tmp_path):
     ]  # fmt: skip
 
 
+def test_simultaneous_erasures_are_files_of_their_own(capsys, tmp_path):
+    report = run_json(capsys, "erase", "Twemoji", "Noto", "--simultaneous", "--library", tmp_path / "lib", *QUICK)
+    assert [row["concept"] for row in report["increments"]] == ["Twemoji", "Noto"] and "refused" not in report
+    assert sorted(p.name for p in (tmp_path / "lib").iterdir()) == ["noto.safetensors", "twemoji.safetensors"]
+
+
+def test_a_refused_concept_is_reported_and_the_others_are_erased(capsys, tmp_path):
+    flags = ["--library", tmp_path / "lib", "--keep", "[Noto]", "--known", "false", *QUICK]
+    report = run_json(capsys, "erase", "Noto", "Twemoji", *flags)
+    assert [row["concept"] for row in report["increments"]] == ["Twemoji"]
+    assert [row["concept"] for row in report["refused"]] == ["Noto"] and "keep" in report["refused"][0]["reason"]
+    code, _, err = run(capsys, "erase", "Noto", *flags)
+    assert code == 1 and "nothing is left to erase it by" in err
+
+
 def test_ls_show_validate(capsys, lib):
     assert [row["concept"] for row in run_json(capsys, "ls", "--library", lib)["increments"]] == ["Noto", "Twemoji"]
     shown = run_json(capsys, "show", "Noto", "--library", lib)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from multierase.decoupling import directions, gram
+from multierase.decoupling import ConceptRefused, directions, gram
 
 OPTIONS = {"tolerance": 1e-3, "ridge": 1e-2}
 
@@ -17,14 +17,22 @@ def tokens():
 
 def test_directions_are_blind_to_what_is_kept_exactly(tokens):
     own, exact = tokens
-    basis = directions(own, exact, None, **OPTIONS)
+    basis = directions(own, exact, None, **OPTIONS).basis
     assert basis.shape == (32, 4)  # six own tokens, two of them kept
     assert (exact @ basis).abs().max() < 1e-4 * (own @ basis).abs().max()
 
 
+def test_the_residual_is_what_is_left_beside_what_is_kept_exactly(tokens):
+    own, exact = tokens
+    left = own.double() - own.double() @ torch.linalg.pinv(exact.double()) @ exact.double()
+    residual = directions(own, exact, None, **OPTIONS).residual
+    assert residual == pytest.approx((left.norm() / own.double().norm()).item(), rel=1e-4)
+    assert 0.3 < residual < 1
+
+
 def test_what_is_the_concepts_own_is_within_reach(tokens):
     own, exact = tokens
-    basis = directions(own, exact, None, **OPTIONS).double()
+    basis = directions(own, exact, None, **OPTIONS).basis.double()
     left = own.double() - own.double() @ torch.linalg.pinv(exact.double()) @ exact.double()
     reached = left @ basis @ torch.linalg.pinv(basis)
     torch.testing.assert_close(reached, left, atol=1e-4, rtol=0)
@@ -36,7 +44,7 @@ def test_a_rich_list_is_disturbed_less_than_without_it(tokens):
     rich = torch.randn(500, 32, generator=generator) * torch.logspace(0, -2, 32)  # spans everything, unevenly
     disturbance = []
     for kept in (None, gram(rich)):
-        basis = directions(own, exact[:1], kept, **OPTIONS)
+        basis = directions(own, exact[:1], kept, **OPTIONS).basis
         along = (own @ basis).norm(dim=0)
         disturbance.append((rich @ basis).norm(dim=0)[0] / along[0])
     assert disturbance[1] < 0.3 * disturbance[0]
@@ -45,7 +53,7 @@ def test_a_rich_list_is_disturbed_less_than_without_it(tokens):
 def test_the_first_direction_moves_the_concept_by_one(tokens):
     own, exact = tokens
     for kept in (None, gram(exact)):
-        moved = own @ directions(own, exact, kept, **OPTIONS)[:, 0]
+        moved = own @ directions(own, exact, kept, **OPTIONS).basis[:, 0]
         assert moved.square().mean().sqrt() == pytest.approx(1, rel=1e-3)
 
 
@@ -53,7 +61,7 @@ def test_a_direction_is_as_long_as_it_is_the_concepts_own(tokens):
     """Against a rich list, steps of one size along all directions must move the concept more than the list."""
     own, exact = tokens
     rich = torch.randn(500, 32, generator=torch.Generator().manual_seed(1))
-    basis = directions(own, exact[:1], gram(rich), **OPTIONS)
+    basis = directions(own, exact[:1], gram(rich), **OPTIONS).basis
     moved, disturbed = ((tokens @ basis).square().mean(dim=0).sqrt() for tokens in (own, rich))
     torch.testing.assert_close(moved, disturbed.square() * moved[0] / disturbed[0].square(), rtol=0.15, atol=0.05)
     assert (moved / disturbed).diff().max() < 0.05  # falling: the concept's own directions first
@@ -62,5 +70,5 @@ def test_a_direction_is_as_long_as_it_is_the_concepts_own(tokens):
 def test_a_concept_that_says_nothing_of_its_own_is_refused(tokens):
     own, exact = tokens
     for kept in (None, gram(exact)):
-        with pytest.raises(ValueError, match="nothing is left to erase it by"):
+        with pytest.raises(ConceptRefused, match="nothing is left to erase it by"):
             directions(own[:2], exact, kept, **OPTIONS)

@@ -18,6 +18,7 @@ ORDER = [
     "multierase.stopping",
     "multierase.decoupling",
     "multierase.increments",
+    "multierase.erase_settings",
     "multierase.student",
     "multierase.training",
     "multierase.library",

@@ -11,8 +11,10 @@ import torch
 from multierase import training
 from multierase.composer import Composer
 from multierase.concepts import Concept
+from multierase.decoupling import ConceptRefused
 from multierase.increments import SCOPES, touched_parameters
-from multierase.training import EraseSettings, Erasure, erase
+from multierase.student import together
+from multierase.training import EraseSettings, Erasure, descend, erase, erase_simultaneously
 
 
 def assert_equal(a, b):
@@ -138,7 +140,7 @@ def test_evaluations_are_counted(tiny):
 def test_erase_from_and_anchor(tiny, quick):
     concept = Concept("hat", erase_from="cowboy")
     erasure = Erasure(tiny, concept, quick)
-    (batch,) = erasure.batches(range(1))
+    (batch,) = erasure.batches(range(1), {})
     cowboy, hat, null = (tiny.text([prompt] * len(batch.x_t)) for prompt in ("cowboy", "hat", ""))
     eps = [tiny.predict_noise(batch.x_t, batch.t, text) for text in (cowboy, hat, null)]
     torch.testing.assert_close(batch.text, cowboy)
@@ -161,22 +163,22 @@ def test_resumed_is_uninterrupted(tiny, tmp_path, monkeypatch, schedule):
     )
     whole = erase(tiny, "Noto", settings)
     checkpoint = tmp_path / "noto.partial"
-    learn, calls = Erasure.learn, []
+    calls = []
 
-    def killed(self, batch):
+    def killed(*arguments):
         calls.append(1)
         if len(calls) == 36:
             raise KeyboardInterrupt
-        learn(self, batch)
+        descend(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Erasure, "learn", killed)
+        patch.setattr(training, "descend", killed)
         with pytest.raises(KeyboardInterrupt):
             erase(tiny, "Noto", settings, checkpoint=checkpoint)
     assert checkpoint.exists()
     learned = []
     with monkeypatch.context() as patch:
-        patch.setattr(Erasure, "learn", lambda self, batch: learned.append(1) or learn(self, batch))
+        patch.setattr(training, "descend", lambda *arguments: learned.append(1) or descend(*arguments))
         resumed = erase(tiny, "Noto", settings, checkpoint=checkpoint, resume=True)
     assert len(learned) == 40 - 32
     assert_equal(whole, resumed)
@@ -213,7 +215,7 @@ def test_kill_minus_nine_then_resume(tiny, tmp_path):
 
 def test_a_checkpoint_of_other_settings_is_refused(tiny, quick, tmp_path):
     checkpoint = tmp_path / "noto.partial"
-    training._save_checkpoint(Erasure(tiny, Concept("Noto"), quick), checkpoint)
+    training._save_checkpoint([Erasure(tiny, Concept("Noto"), quick)], checkpoint)
     with pytest.raises(ValueError, match="checkpoint of another erasure"):
         erase(tiny, "Noto", dataclasses.replace(quick, eta=quick.eta + 1), checkpoint=checkpoint, resume=True)
     assert checkpoint.exists()
@@ -268,7 +270,7 @@ def test_regularisation_shrinks_the_increment(tiny, regularizer):
 
 def test_a_sentences_context_takes_the_place_of_the_empty_prompt(tiny, quick):
     concept = Concept("Noto", ("a church by Noto",), contexts=("a church",))
-    (batch,) = Erasure(tiny, concept, quick).batches(range(1))
+    (batch,) = Erasure(tiny, concept, quick).batches(range(1), {})
     church, sentence = (tiny.text([prompt] * len(batch.x_t)) for prompt in ("a church", "a church by Noto"))
     eps_context, eps_concept = (tiny.predict_noise(batch.x_t, batch.t, text) for text in (church, sentence))
     torch.testing.assert_close(
@@ -311,8 +313,8 @@ def test_the_correlation_falls_and_ends_an_erasure_on_its_own_threshold(tiny, de
         stop_at=None, stop_on="correlation",
     )  # fmt: skip
     free = Erasure(tiny, Concept("Noto"), dataclasses.replace(settings, steps=20))
-    for batch in free.batches(range(20)):
-        free.learn(batch)
+    for batch in free.batches(range(20), {}):
+        descend([free], [batch])
     assert free.correlation.curve[-1] < 0 < free.correlation.curve[0]
     stopped = erase(tiny, "Noto", dataclasses.replace(settings, stop_at=0.5 * free.correlation.curve[0]))
     assert stopped.info["stop_reason"] == "erased" and 10 < stopped.info["steps"] < 60
@@ -326,12 +328,90 @@ def test_the_students_own_empty_prompt_is_asked_where_nothing_keeps_it(tiny, qui
     }
     assert evaluations["correlation"] > evaluations["esd"]
     erasure = Erasure(tiny, Concept("Noto"), free)
-    batches = erasure.batches(range(2))
-    erasure.learn(batches[0])
+    batches = erasure.batches(range(2), {})
+    descend([erasure], batches[:1])
     student, null = (
-        tiny.predict_noise(batches[1].x_t, batches[1].t, text, erasure.student.weights()).detach()
+        tiny.predict_noise(batches[1].x_t, batches[1].t, text, together([erasure.student])).detach()
         for text in (batches[1].text, batches[1].null)
     )
     expected = ((student - null) * (batches[1].eps_concept - batches[1].eps_null)).mean().item()
-    erasure.learn(batches[1])
+    descend([erasure], batches[1:])
     assert erasure.correlation.curve[1] == pytest.approx(expected, rel=1e-3)
+
+
+def test_simultaneous_erasures_of_concepts_that_are_blind_to_each_other_are_those_of_one_at_a_time(emoji, quick):
+    """SepME's claim (appendix A7): under exact decoupling the losses separate."""
+    settings = dataclasses.replace(quick, known=False, keep_weight=0.0)
+    keep = {"Noto": ("Twemoji",), "Twemoji": ("Noto",)}
+    blind = [Erasure(emoji, Concept(name), dataclasses.replace(settings, keep=keep[name])) for name in keep]
+    for step in range(settings.steps):
+        descend(blind, [erasure.batches(range(step, step + 1), {})[0] for erasure in blind])
+    for name, erasure in zip(keep, blind, strict=True):
+        assert _apart(erase(emoji, name, erasure.settings), erasure.increment()) < 0.1
+    beside = erase_simultaneously(emoji, list(keep), settings)
+    assert _apart(erase(emoji, "Noto", settings), beside[0]) > 0.2  # not blind to each other, they feel each other
+
+
+def _apart(one, other):
+    differences = [(one.dense(name) - other.dense(name)).norm() / one.dense(name).norm() for name in one.deltas]
+    return float(np.mean(differences))
+
+
+def test_several_losses_are_balanced(tiny, quick):
+    """SepME, eq. 35: however large one concept's loss, all pull equally."""
+    erasures, again = ([Erasure(tiny, Concept(name), quick) for name in ("Noto", "Twemoji")] for _ in range(2))
+    batches = [erasure.batches(range(1), {})[0] for erasure in erasures]
+    batches[1].target.mul_(10)
+    weights = together([erasure.student for erasure in again])
+    losses = [erasure.loss(batch, weights) for erasure, batch in zip(again, batches, strict=True)]
+    ratio = (losses[1].own / losses[0].own).item()
+    assert ratio > 10
+    total = ratio * losses[0].own + losses[1].own + losses[0].others + losses[1].others
+    descend(erasures, batches)
+    for erasure, other in zip(erasures, again, strict=True):
+        for name, gradient in zip(
+            other.student.variables,
+            torch.autograd.grad(total, list(other.student.variables.values()), retain_graph=True),
+            strict=True,
+        ):
+            got = erasure.student.variables[name].grad
+            torch.testing.assert_close(got, gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max().item())
+
+
+def test_each_of_several_ends_by_its_own_early_stop_and_resumes(tiny, tmp_path, monkeypatch):
+    settings = EraseSettings(
+        steps=60, batch_size=1, sampler_steps=2, sampling_batch=16, learning_rate=3e-2, stop_at=0.3, momentum=0.5
+    )
+    names = ["Noto", "Twemoji"]
+    whole = erase_simultaneously(tiny, names, settings)
+    steps = [increment.info["steps"] for increment in whole]
+    assert steps[0] != steps[1] and {increment.info["stop_reason"] for increment in whole} == {"erased"}
+    checkpoint, calls = tmp_path / "several.partial", []
+
+    def killed(*arguments):
+        calls.append(1)
+        if len(calls) == max(steps):
+            raise KeyboardInterrupt
+        descend(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "descend", killed)
+        with pytest.raises(KeyboardInterrupt):
+            erase_simultaneously(tiny, names, settings, checkpoint=checkpoint)
+    resumed = erase_simultaneously(tiny, names, settings, checkpoint=checkpoint, resume=True)
+    for one, other in zip(whole, resumed, strict=True):
+        assert_equal(one, other)
+        assert one.info["steps"] == other.info["steps"]
+
+
+def test_several_concepts_are_named_once_each(tiny, quick):
+    for names in ([], ["Noto", "Noto"]):
+        with pytest.raises(ValueError, match="give each concept once"):
+            erase_simultaneously(tiny, names, quick)
+
+
+def test_rank_and_residual_are_told_and_a_concept_without_any_is_refused(emoji, quick):
+    info = erase(emoji, "Noto", dataclasses.replace(quick, keep=("Twemoji",), known=False)).info
+    assert 1 <= info["rank"] <= 16 and 0 < info["residual"] < 1
+    with pytest.raises(ConceptRefused, match="keep fewer prompts"):
+        erase(emoji, "Noto", dataclasses.replace(quick, keep=("Noto",), known=False))
