@@ -52,6 +52,7 @@ CANDIDATES = (
 UNDERSTOOD = 0.95  # of studios, and of subjects, by the base
 SUBJECTS = EMOJI_SUBJECTS[2::9]  # a slice in which the base was taught every pair of studio and subject
 PICTURES = 10  # at least, of a subset's erased, and of its kept studios, for either group of templates
+FAMILIES = (("Fluent", "Fluent Flat", "Fluent High Contrast"), ("EmojiOne", "EmojiOne Mono"))  # share words and hand
 OTHER_STUDIOS = {studio: tuple(other for other in EMOJI_STUDIOS if other != studio) for studio in EMOJI_STUDIOS}
 
 FREE = {"decouple": False, "known": False, "keep_weight": 0.0}
@@ -241,6 +242,26 @@ def summarise(
     return table
 
 
+def siblings(
+    rows: dict[str, dict], method: str, templates: Sequence[str], chosen: dict, reference: dict
+) -> dict[str, dict]:
+    """What each studio with siblings keeps of the base's, while one of them is off and while none is."""
+    found = {}
+    for studio in itertools.chain(*FAMILIES):
+        (family,) = (family for family in FAMILIES if studio in family)
+        sides = {"sibling off": ([], []), "no sibling off": ([], [])}
+        for off, number in chosen.items():
+            now, base = sides["sibling off" if set(off) & set(family) else "no sibling off"]
+            for picture in drawn(off, number, templates)["kept"]:
+                if picture.studio == studio:
+                    now.append(rows[f"{method}/{'+'.join(off)}"][str(picture)][0])
+                    base.append(reference[str(picture)][0])
+        found[studio] = {
+            side: round(statistics.mean(now) / statistics.mean(base), 4) for side, (now, base) in sides.items() if now
+        }
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
@@ -283,9 +304,11 @@ def main() -> None:
         done = {off: number for off, number in chosen.items() if f"{method}/{'+'.join(off)}" in results.done}
         if done:
             table[method] = {g: summarise(results.done, method, t, done, reference) for g, t in groups.items()}
+            for group, templates in groups.items():
+                table[method][group]["siblings"] = siblings(results.done, method, templates, done, reference)
     for method, group in itertools.product(table, groups):
         for size, cell in table[method][group].items():
-            print(f"{method:32s} {group:9s} {size:3}", cell, file=sys.stderr)
+            print(f"{method:32s} {group:9s} {size!s:8s}", cell, file=sys.stderr)
     report = {
         "benchmark": "subsets", "per_size": args.per_size, "sampling": asdict(sampling), "subjects": SUBJECTS,
         "base_on_candidates": {t: [round(v, 3) for v in s] for t, s in shares.items()},

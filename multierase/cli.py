@@ -19,7 +19,7 @@ from rich.logging import RichHandler
 from multierase.base import Base, load_base
 from multierase.composer import Composer, Solve
 from multierase.concepts import Concept, TaggedPrompt, read_prompts, to_keep
-from multierase.decoupling import ConceptRefused, KeepList
+from multierase.decoupling import ConceptRefused
 from multierase.demo import run_demo
 from multierase.generate import SamplingSettings, contact_sheet, generate, matrix_picture, save_picture
 from multierase.interop import export_pipeline
@@ -75,7 +75,7 @@ def _composed(arguments: Namespace, base: Base) -> Composer:
     keep = None
     if strengths and arguments.solve != "sum":
         listed = [*base.known_prompts, *_listed(arguments.keep_file), *map(TaggedPrompt, arguments.keep)]
-        keep = KeepList.of(base.text, listed, library)
+        keep = library.keep_list(base.text, listed)
     composer = Composer(base.unet, library, solve=arguments.solve, keep=keep, keep_weight=arguments.keep_weight)
     composer.set(strengths)
     for concept, deviation in composer.deviations().items():
@@ -223,7 +223,7 @@ def _relative_crosstalk(composer: Composer) -> tuple[dict, dict]:
 
 def run_crosstalk(arguments: Namespace) -> dict:
     base, library = _base(arguments), Library(arguments.library)
-    keep = KeepList.of(base.text, [*base.known_prompts, *_listed(arguments.keep_file)], library)
+    keep = library.keep_list(base.text, [*base.known_prompts, *_listed(arguments.keep_file)])
     table, relative = _relative_crosstalk(Composer(base.unet, library, keep=keep))
     title = "how much a row's increment moves a column's tokens, beside its own"
     if not arguments.json:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from multierase.base import Fingerprint
-from multierase.concepts import Concept
+from multierase.concepts import Concept, TaggedPrompt
+from multierase.decoupling import KeepList
 from multierase.increments import Factors, Increment, suggest
+from multierase.text import TextEncoder
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 METADATA_KEY = "multierase"
@@ -251,6 +256,24 @@ class Library(Mapping[str, Increment]):
         self.require([concept])
         self.path(concept).unlink()
 
+    def keep_list(self, text: TextEncoder, prompts: Sequence[TaggedPrompt]) -> KeepList:
+        """``KeepList.of`` these prompts for the concepts here; the last one stays in the folder, as ``.keep``, for a
+        text encoder takes minutes over a long list."""
+        listed = [[tagged.prompt, *sorted(tagged.concepts)] for tagged in prompts]
+        digest = hashlib.sha256(json.dumps([listed, sorted(self)]).encode())
+        digest.update(text([""]).cpu().contiguous().view(torch.uint8).numpy().tobytes())  # of another text tower too
+        path, key = self.folder / ".keep", digest.hexdigest()
+        if (stored := _read_keep_list(path, key)) is not None:
+            return stored
+        keep = KeepList.of(text, prompts, self)
+        tensors = {json.dumps(sorted(tags)): matrix.contiguous() for tags, matrix in keep.grams.items()}
+        try:
+            with replacing(path) as temporary:
+                save_file(tensors, temporary, metadata={"key": key, "sha256": _sha256(tensors, {})})
+        except OSError as error:  # a folder that may only be read is as good a library
+            logger.warning("the keep-list is not kept for the next time: %s", error)
+        return keep
+
     def require(self, concepts: list[str]) -> None:
         """Raises ``KeyError`` with the nearest match for every concept that is not in the library."""
         here = list(self)
@@ -275,6 +298,19 @@ class Library(Mapping[str, Increment]):
 
     def __contains__(self, concept: object) -> bool:
         return concept in self.infos()
+
+
+def _read_keep_list(path: Path, key: str) -> KeepList | None:
+    """``None`` where there is none, or another, or a damaged one: it is only a cache."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if metadata.get("key") == key else {}  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return None
+    if not tensors or metadata.get("sha256") != _sha256(tensors, {}):
+        return None
+    return KeepList({frozenset(json.loads(name)): matrix for name, matrix in tensors.items()})
 
 
 class UnknownConcept(KeyError):

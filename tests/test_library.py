@@ -13,6 +13,8 @@ from test_increments import assert_same, make
 
 from multierase import library as library_module
 from multierase.base import Fingerprint
+from multierase.concepts import TaggedPrompt
+from multierase.decoupling import KeepList
 from multierase.increments import Increment
 from multierase.library import (
     IncrementFileError,
@@ -208,3 +210,33 @@ def test_library_errors(tmp_path):
         library["Twemojis"]
     with pytest.raises(ValueError, match="holds the concept 'Twemoji'"):
         library.save(make("TWEMOJI", 1))
+
+
+def test_the_last_keep_list_is_kept_beside_the_library(emoji, tmp_path, monkeypatch):
+    library, asked = Library(tmp_path), []
+    library.save(make("Noto", 1))
+    prompts = [TaggedPrompt("a church by Noto", frozenset({"noto"})), TaggedPrompt("a church")]
+
+    def grams(prompts):
+        asked.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(KeepList, "of", lambda *arguments: asked.append(1) or fresh(*arguments))
+            return library.keep_list(emoji.text, prompts).grams
+
+    fresh = KeepList.of
+    first, again = grams(prompts), grams(prompts)
+    assert not asked and first.keys() == again.keys() == {frozenset(), frozenset({"noto"})}
+    assert all(torch.equal(first[tags], again[tags]) for tags in first)
+    assert grams(prompts[:1]) and asked  # another list
+    library.save(make("Twemoji", 2))
+    assert grams(prompts[:1]) and asked  # a concept more
+    (tmp_path / ".keep").write_bytes(b"damaged")
+    assert grams(prompts[:1]) and asked
+    assert grams(prompts[:1]) and not asked
+    assert list(library) == ["Noto", "Twemoji"]
+    monkeypatch.setattr(library_module, "save_file", _full_disk)
+    assert grams(prompts) and asked  # it cannot be written: it is only a cache
+
+
+def _full_disk(*arguments, **options):
+    raise OSError(errno.ENOSPC, "no space left on device")
