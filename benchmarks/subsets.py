@@ -188,15 +188,14 @@ def every(templates: Sequence[str], subjects: Sequence[str] = SUBJECTS) -> list[
 
 
 def subsets(per_size: int) -> dict[tuple[str, ...], int]:
-    """All subsets that erase any, or ``per_size`` of each size by chance; with their numbers."""
-    numbers, chance = {}, random.Random(0)
-    for size in range(1, len(EMOJI_STUDIOS) + 1):
-        of_size = {off: len(numbers) + i for i, off in enumerate(itertools.combinations(EMOJI_STUDIOS, size))}
-        numbers |= of_size
-        if per_size:
-            left = set(of_size) - set(chance.sample(sorted(of_size), min(per_size, len(of_size))))
-            numbers = {off: n for off, n in numbers.items() if off not in left}
-    return numbers
+    """All subsets that erase any, or ``per_size`` of each size by chance; with their numbers among all."""
+    sizes = range(1, len(EMOJI_STUDIOS) + 1)
+    every = [off for size in sizes for off in itertools.combinations(EMOJI_STUDIOS, size)]
+    chance, chosen = random.Random(0), set(every)
+    if per_size:
+        of_size = [[off for off in every if len(off) == size] for size in sizes]
+        chosen = {off for listed in of_size for off in chance.sample(listed, min(per_size, len(listed)))}
+    return {off: number for number, off in enumerate(every) if off in chosen}
 
 
 def drawn(off: Sequence[str], number: int, templates: Sequence[str]) -> dict[str, list[Picture]]:
