@@ -22,6 +22,7 @@ from multierase.concepts import Concept, TaggedPrompt, read_prompts, to_keep
 from multierase.decoupling import ConceptRefused
 from multierase.demo import run_demo
 from multierase.generate import SamplingSettings, contact_sheet, generate, matrix_picture, save_picture
+from multierase.increments import reads_text
 from multierase.interop import export_pipeline
 from multierase.library import IncrementFileError, Library, load_increment, require_fits
 from multierase.settings import Parser, UsageError, parse
@@ -78,7 +79,22 @@ def _composed(arguments: Namespace, base: Base) -> Composer:
         keep = library.keep_list(base.text, listed)
     composer = Composer(base.unet, library, solve=arguments.solve, keep=keep, keep_weight=arguments.keep_weight)
     composer.set(strengths)
-    for concept, deviation in composer.deviations().items():
+    if arguments.solve != "sum":
+        for concept in composer.off:
+            if summed := [name for name in library[concept].deltas if not reads_text(name)]:
+                logger.warning(
+                    "%r changes %d weights beside keys and values: those do not read the text alone and are summed, "
+                    "whatever the solve",
+                    concept,
+                    len(summed),
+                )
+    return composer
+
+
+def _deviations(composer: Composer) -> dict[str, float]:
+    """Of what is composed now; with a warning of those that are far off."""
+    deviations = composer.deviations()
+    for concept, deviation in deviations.items():
         if deviation > ENTANGLED:
             logger.warning(
                 "what is done to %r differs by %.0f %% from what its increment does alone: look at its pictures, or "
@@ -86,7 +102,7 @@ def _composed(arguments: Namespace, base: Base) -> Composer:
                 concept,
                 100 * deviation,
             )
-    return composer
+    return deviations
 
 
 def _listed(path: str | None) -> list[TaggedPrompt]:
@@ -171,21 +187,24 @@ def run_generate(arguments: Namespace) -> dict:
         raise UsageError('give at least one prompt: multierase generate "a church by Noto" --out sheet.png')
     base = _base(arguments)
     composer = _composed(arguments, base)
+    deviations = _deviations(composer)
     rows = arguments.images
     prompts = list(arguments.prompts) * rows
     seeds = [arguments.seed + row for row in range(rows) for _ in arguments.prompts]
     images = generate(base, prompts, seeds, _settings(SamplingSettings, arguments), progress=True)
     save_picture(contact_sheet(images, len(arguments.prompts), column_labels=arguments.prompts), arguments.out)
     stderr.print(f"wrote {arguments.out}", markup=False)
-    return {"file": str(arguments.out), "prompts": prompts, "seeds": seeds, "erased": dict(composer.off)}
+    erased = {"erased": dict(composer.off), "deviations": deviations}
+    return {"file": str(arguments.out), "prompts": prompts, "seeds": seeds, **erased}
 
 
 def run_compose(arguments: Namespace) -> dict:
     base = _base(arguments)
     composer = _composed(arguments, base)
+    deviations = _deviations(composer)
     folder = export_pipeline(base, composer, arguments.out)
     stderr.print(f"wrote {folder}: a diffusers pipeline folder", markup=False)
-    return {"folder": str(folder), "erased": dict(composer.off)}
+    return {"folder": str(folder), "erased": dict(composer.off), "deviations": deviations}
 
 
 def run_validate(arguments: Namespace) -> dict:

@@ -144,6 +144,21 @@ def test_a_joint_composition_differs_from_the_sum_and_gives_what_its_python_give
     assert not all(torch.equal(weight, served["sum"][name]) for name, weight in base.unet.state_dict().items())
 
 
+def test_what_cannot_be_solved_for_is_told_and_how_far_each_effect_is_from_its_own(capsys, caplog, lib, tmp_path):
+    copy = tmp_path / "lib"
+    shutil.copytree(lib, copy)
+    run_json(capsys, "erase", "Firefox", "--library", copy, "--scope", "esd-x", *QUICK)
+    off = ("--erase", "Twemoji", "--erase", "Firefox", "--library", copy)
+    caplog.clear()
+    report = run_json(capsys, "compose", *off, "--solve", "joint", "--out", tmp_path / "joint")
+    assert set(report["deviations"]) == {"Twemoji", "Firefox"} and all(0 < v < 2 for v in report["deviations"].values())
+    told = [record.getMessage() for record in caplog.records if "are summed" in record.getMessage()]
+    assert len(told) == 1 and told[0].startswith("'Firefox' changes")
+    caplog.clear()
+    run_json(capsys, "compose", *off, "--out", tmp_path / "sum")
+    assert not any("are summed" in record.getMessage() for record in caplog.records)
+
+
 def test_crosstalk(capsys, lib, tmp_path):
     report = run_json(capsys, "crosstalk", "--library", lib, "--out", tmp_path / "matrix.png")
     table = report["crosstalk"]
