@@ -13,11 +13,13 @@ import rich.box
 import rich.console
 import rich.markup
 import rich.table
+import torch
 from jsonargparse import Namespace
 from rich.logging import RichHandler
 
+from multierase.arguments import build_parser
 from multierase.base import Base, load_base
-from multierase.composer import Composer, Solve
+from multierase.composer import Composer
 from multierase.concepts import Concept, TaggedPrompt, read_prompts, to_keep
 from multierase.decoupling import ConceptRefused
 from multierase.demo import run_demo
@@ -25,7 +27,7 @@ from multierase.generate import SamplingSettings, contact_sheet, generate, matri
 from multierase.increments import reads_text
 from multierase.interop import export_pipeline
 from multierase.library import IncrementFileError, Library, load_increment, require_fits
-from multierase.settings import Parser, UsageError, parse
+from multierase.settings import UsageError, parse
 from multierase.training import EraseSettings, erase_simultaneously
 
 stderr = rich.console.Console(stderr=True)
@@ -240,6 +242,26 @@ def _relative_crosstalk(composer: Composer) -> tuple[dict, dict]:
     return table, {i: {j: value / row[i] for j, value in row.items()} for i, row in table.items()}
 
 
+def run_compress(arguments: Namespace) -> dict:
+    dtypes = {"float32": torch.float32, "float16": torch.float16}
+    if arguments.dtype not in dtypes:
+        raise UsageError(f"--dtype {arguments.dtype!r}: give one of {list(dtypes)}")
+    library, smaller = Library(arguments.library), Library(arguments.out, create=True)
+    concepts = arguments.concepts or list(library)
+    library.require(concepts)
+    rows = []
+    for concept in concepts:
+        compressed = library[concept].compressed(arguments.error, dtypes[arguments.dtype])
+        file, before = smaller.save(compressed), library.path(concept).stat().st_size
+        row = {"concept": concept, "file": str(file), "bytes_before": before, "bytes": file.stat().st_size}
+        rows.append({**row, "error": compressed.info["compression"]["error"]})
+    if not arguments.json:
+        columns = ("concept", "kB before", "kB", "error")
+        cells = [(r["concept"], r["bytes_before"] / 1e3, r["bytes"] / 1e3, f"{r['error']:.4f}") for r in rows]
+        _table(f"compressed into {arguments.out}", columns, cells)
+    return {"increments": rows}
+
+
 def run_crosstalk(arguments: Namespace) -> dict:
     base, library = _base(arguments), Library(arguments.library)
     keep = library.keep_list(base.text, [*base.known_prompts, *_listed(arguments.keep_file)])
@@ -265,97 +287,16 @@ def run_demonstration(arguments: Namespace) -> dict:
     return report
 
 
-def _add_base(parser: Parser) -> None:
-    parser.add_argument(
-        "--base", type=str, default="emoji", help="'emoji', a diffusers folder, a .safetensors, a hub id"
-    )
-    parser.add_argument(
-        "--base_config", type=str | None, default=None, help="pipeline folder that says a file's layout"
-    )
-    parser.add_argument("--device", type=str | None, default=None, help="cuda where there is one, else cpu")
-    parser.add_argument("--dtype", type=str, default="float32", help="float32, float16 or bfloat16")
-
-
-def _add_composition(parser: Parser) -> None:
-    _add_base(parser)
-    parser.add_argument("--library", type=str | None, default=None, help="folder of increments")
-    parser.add_argument(
-        "--erase", type=str, action="append", default=[], help="CONCEPT or CONCEPT=STRENGTH; repeatable"
-    )
-    parser.add_argument("--solve", type=Solve, default="sum", help="how several increments are put together")
-    parser.add_argument("--keep", type=str, action="append", default=[], help="a prompt to keep; repeatable")
-    parser.add_argument("--keep_file", type=str | None, default=None, help="more prompts to keep: .txt or .csv")
-    parser.add_argument("--keep_weight", type=float, default=10.0, help="of what is kept, in a joint solve")
-
-
-def _add_erase(parser: Parser) -> None:
-    parser.add_argument("concepts", type=str, nargs="*", default=[], help="names of the concepts")
-    _add_base(parser)
-    parser.add_argument("--library", type=str, required=True, help="folder of increments; made if need be")
-    parser.add_argument(
-        "--prompts", type=list[str], default=[], help="prompts that call the concept up; its name by default"
-    )
-    parser.add_argument(
-        "--prompts_file", type=str | None, default=None, help="a .txt, or a .csv with a column 'prompt'"
-    )
-    parser.add_argument("--anchor", type=str, default="", help="prompt of what takes its place")
-    parser.add_argument("--erase_from", type=str | None, default=None, help="erase it from this concept only")
-    parser.add_argument("--keep_file", type=str | None, default=None, help="more prompts to keep: .txt or .csv")
-    parser.add_argument("--simultaneous", action="store_true", help="train all in one run, under one another")
-    parser.add_argument("--resume", action="store_true", help="go on where a killed erasure stopped")
-    parser.add_class_arguments(EraseSettings)
-
-
-def _add_generate(parser: Parser) -> None:
-    parser.add_argument("prompts", type=str, nargs="*", default=[])
-    _add_composition(parser)
-    parser.add_argument("--out", type=str, required=True, help="the picture: one column a prompt, one row a seed")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--images", type=int, default=1, help="rows: seeds from --seed on")
-    parser.add_class_arguments(SamplingSettings)
-
-
-def _add_compose(parser: Parser) -> None:
-    _add_composition(parser)
-    parser.add_argument("--out", type=str, required=True, help="new folder for the pipeline")
-
-
-def _add_library(parser: Parser) -> None:
-    parser.add_argument("--library", type=str, required=True, help="folder of increments")
-
-
-def _add_show(parser: Parser) -> None:
-    parser.add_argument("concept", type=str)
-    _add_library(parser)
-
-
-def _add_validate(parser: Parser) -> None:
-    _add_library(parser)
-    _add_base(parser)
-
-
-def _add_crosstalk(parser: Parser) -> None:
-    _add_library(parser)
-    _add_base(parser)
-    parser.add_argument("--keep_file", type=str | None, default=None, help="prompts to keep: .txt or .csv")
-    parser.add_argument("--out", type=str | None, default=None, help="the matrix as a picture; needs matplotlib")
-
-
-def _add_demo(parser: Parser) -> None:
-    parser.add_argument("--out", type=str, default="demo", help="folder for the sheet, the report and the increments")
-    _add_base(parser)
-    parser.add_class_arguments(EraseSettings)
-
-
 VERBS = {
-    "demo": ("erase two studios, give one back, and see it", _add_demo, run_demonstration),
-    "erase": ("erase concepts, each into its own increment file", _add_erase, run_erase),
-    "ls": ("list a library", _add_library, run_ls),
-    "show": ("everything about one increment", _add_show, run_show),
-    "generate": ("pictures, with concepts erased", _add_generate, run_generate),
-    "compose": ("write a diffusers pipeline with concepts erased", _add_compose, run_compose),
-    "crosstalk": ("what each increment does to the other concepts", _add_crosstalk, run_crosstalk),
-    "validate": ("check every file of a library against its base", _add_validate, run_validate),
+    "demo": run_demonstration,
+    "erase": run_erase,
+    "ls": run_ls,
+    "show": run_show,
+    "generate": run_generate,
+    "compose": run_compose,
+    "compress": run_compress,
+    "crosstalk": run_crosstalk,
+    "validate": run_validate,
 }
 
 
@@ -364,28 +305,12 @@ def _failed(error: Exception | str, code: int) -> int:
     return code
 
 
-def build_parser() -> tuple[Parser, dict[str, Parser]]:
-    parser = Parser(
-        prog="multierase", description="Erase concepts from text-to-image models; compose and restore them."
-    )
-    subcommands = parser.add_subcommands(required=True, dest="verb")
-    verbs = {}
-    for name, (help_text, add, _) in VERBS.items():
-        verb = Parser(description=help_text)
-        verb.add_argument("--config", action="config", help="YAML file with any of these settings")
-        verb.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-        add(verb)
-        subcommands.add_subcommand(name, verb, help=help_text)
-        verbs[name] = verb
-    return parser, verbs
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=stderr, show_path=False)])
     try:
         namespace = parse(*build_parser(), sys.argv[1:] if arguments is None else list(arguments))
         own = namespace[namespace.verb]
-        result = VERBS[namespace.verb][2](own)
+        result = VERBS[namespace.verb](own)
     except UsageError as error:
         return _failed(error, 2)
     except (ValueError, KeyError, OSError, FloatingPointError) as error:

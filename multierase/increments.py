@@ -163,7 +163,7 @@ class Increment:
             return NotImplemented
         if not math.isfinite(factor):
             raise ValueError(f"cannot scale increment {self.concept!r} by {factor}: give a finite number")
-        return replace(self, deltas={name: _scaled(delta, float(factor)) for name, delta in self.deltas.items()})
+        return self._with({name: _scaled(delta, float(factor)) for name, delta in self.deltas.items()})
 
     __rmul__ = __mul__
 
@@ -178,11 +178,51 @@ class Increment:
 
         ``tolerance`` bounds the relative Frobenius error of each matrix; the default is float32's own rounding.
         """
-        return replace(self, deltas={name: _factored(delta, tolerance) for name, delta in self.deltas.items()})
+        return self._with({name: _factored(delta, tolerance) for name, delta in self.deltas.items()})
+
+    def compressed(self, error: float, dtype: torch.dtype = torch.float16) -> Increment:
+        """Cut to the fewest numbers that lose no more than ``error`` of the whole increment's Frobenius norm.
+
+        The singular values of all matrices are cut at one height, which is the least error for a given number of
+        factors' columns; then the numbers are rounded to ``dtype``, in which they are stored. Vectors and convolutions
+        are only rounded. The Gram matrix loses the directions with less than ``error`` of its largest singular value.
+        ``info["compression"]`` tells the error that was measured at the end, rounding included.
+
+        Raises:
+            ValueError: for an error that is not within 0 and 1, or too small for the precision.
+        """
+        if not 0 <= error < 1:
+            raise ValueError(f"error is {error}, give a share of the increment's norm: 0 or more and less than 1")
+        spectra = {name: _svd(delta) for name, delta in self.deltas.items() if len(delta.shape) == 2}
+        squares = torch.cat([scales for _, scales, _ in spectra.values()] or [torch.zeros(1)]).square().sort().values
+        allowed = error**2 * self.norm() ** 2
+        dropped = int((squares.cumsum(0) <= allowed).sum())
+        height = squares[dropped - 1].sqrt() if dropped else -1.0
+        deltas = {}
+        for name, delta in self.deltas.items():
+            if name in spectra:
+                left, scales, right = spectra[name]
+                delta = _cut(delta, left, scales, right, rank=max(int((scales > height).sum()), 1))
+            deltas[name] = _converted(delta, dtype)
+        lost = math.sqrt(sum((_dense(d) - self.dense(n)).double().square().sum().item() for n, d in deltas.items()))
+        measured = lost / self.norm() if lost else 0.0
+        if measured > error + 1e-9:
+            raise ValueError(
+                f"{self.concept!r}: {dtype} alone loses {measured:.1e}, more than the {error} that is allowed: allow "
+                "more, or keep float32"
+            )
+        gram = None if self.gram is None else gram_factor(self.gram.T, tolerance=max(error, 1e-4)).to(dtype).float()
+        compression = {"error": measured, "allowed": error, "dtype": str(dtype).removeprefix("torch.")}
+        return replace(self, deltas=deltas, info={**self.info, "compression": compression}, gram=gram)
 
     def densified(self) -> Increment:
         """Every parameter dense."""
-        return replace(self, deltas={name: self.dense(name) for name in self.deltas})
+        return self._with({name: self.dense(name) for name in self.deltas})
+
+    def _with(self, deltas: Mapping[str, Delta]) -> Increment:
+        """Of other numbers, which are not rounded to what the old ones were."""
+        info = {key: value for key, value in self.info.items() if key != "compression"}
+        return replace(self, deltas=deltas, info=info)
 
     def _require_same_base(self, other: Increment) -> None:
         if self.base.name != other.base.name or self.base.differing(other.base):
@@ -198,18 +238,38 @@ class Increment:
                 )
 
 
+def _svd(delta: Delta) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of a matrix, float64; of factors through their own small dimension."""
+    if not isinstance(delta, Factors):
+        return torch.linalg.svd(delta.double(), full_matrices=False)
+    (left, upper), (right, lower) = torch.linalg.qr(delta.up.double()), torch.linalg.qr(delta.down.double().T)
+    inner_left, scales, inner_right = torch.linalg.svd(upper @ lower.T, full_matrices=False)
+    return left @ inner_left, scales, inner_right @ right.T
+
+
+def _cut(delta: Delta, left: torch.Tensor, scales: torch.Tensor, right: torch.Tensor, rank: int) -> Delta:
+    """The first ``rank`` singular directions as factors, where that takes less room."""
+    if rank * sum(delta.shape) >= math.prod(delta.shape):
+        return _dense(delta)
+    root = scales[:rank].sqrt()
+    return Factors((left[:, :rank] * root).float().contiguous(), (root[:, None] * right[:rank]).float().contiguous())
+
+
+def _converted(delta: Delta, dtype: torch.dtype) -> Delta:
+    """Rounded to ``dtype``, in float32."""
+    if isinstance(delta, Factors):
+        return Factors(*(part.to(dtype).float() for part in (delta.up, delta.down)))
+    return delta.to(dtype).float()
+
+
 def _factored(delta: Delta, tolerance: float) -> Delta:
     if isinstance(delta, Factors) or delta.ndim != 2:
         return delta
-    left, scales, right = torch.linalg.svd(delta.double(), full_matrices=False)
+    left, scales, right = _svd(delta)
     # Energy of what would be cut off, from the smallest singular value up.
     tail = scales.square().flip(0).cumsum(0).flip(0).sqrt()
     rank = int((tail > tolerance * tail[0]).sum()) if tail[0] > 0 else 0
-    rank = max(rank, 1)
-    if rank * sum(delta.shape) >= delta.numel():
-        return delta
-    root = scales[:rank].sqrt()
-    return Factors((left[:, :rank] * root).float().contiguous(), (root[:, None] * right[:rank]).float().contiguous())
+    return _cut(delta, left, scales, right, max(rank, 1))
 
 
 def gram_factor(tokens: torch.Tensor, tolerance: float = 1e-4) -> torch.Tensor:

@@ -101,7 +101,9 @@ def load_increment(path: str | Path) -> Increment:
     _require_finite(tensors, path)
     gram = tensors.pop(GRAM, None)
     try:
-        return Increment(_deltas(tensors), _fingerprint(body["base"]), body["info"], gram)
+        return Increment(
+            _deltas(tensors), _fingerprint(body["base"]), body["info"], None if gram is None else gram.float()
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise IncrementFileError(f"{path} is not a sound increment file: {error}") from error
 
@@ -147,8 +149,10 @@ def _tensors(increment: Increment) -> dict[str, torch.Tensor]:
             tensors[name] = delta.contiguous()
     if increment.gram is not None:
         tensors[GRAM] = increment.gram.contiguous()
+    # Compressed numbers have been rounded already, so nothing is lost here.
+    dtype = getattr(torch, increment.info.get("compression", {}).get("dtype", "float32"))
     # Layers share one basis of directions; a file holds a copy for each.
-    return {name: tensor.clone() for name, tensor in tensors.items()}
+    return {name: tensor.to(dtype, copy=True) for name, tensor in tensors.items()}
 
 
 def _deltas(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor | Factors]:

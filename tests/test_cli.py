@@ -159,6 +159,19 @@ def test_what_cannot_be_solved_for_is_told_and_how_far_each_effect_is_from_its_o
     assert not any("are summed" in record.getMessage() for record in caplog.records)
 
 
+def test_compressed_files_are_a_library_of_their_own(capsys, lib, tmp_path):
+    report = run_json(capsys, "compress", "--library", lib, "--out", tmp_path / "small", "--error", "0.1")
+    assert [row["concept"] for row in report["increments"]] == ["Noto", "Twemoji"]
+    for row in report["increments"]:
+        assert row["bytes"] < row["bytes_before"] / 2 and row["error"] <= 0.1
+        assert Path(row["file"]).stat().st_size == row["bytes"]
+    assert run_json(capsys, "validate", "--library", tmp_path / "small")["sound"] is True
+    one = run_json(capsys, "compress", "Noto", "--library", lib, "--out", tmp_path / "one", "--dtype", "float32")
+    assert [row["concept"] for row in one["increments"]] == ["Noto"]
+    code, _, err = run(capsys, "compress", "Noto", "--library", lib, "--out", tmp_path / "one", "--dtype", "int4")
+    assert code == 2 and "float16" in err
+
+
 def test_crosstalk(capsys, lib, tmp_path):
     report = run_json(capsys, "crosstalk", "--library", lib, "--out", tmp_path / "matrix.png")
     table = report["crosstalk"]

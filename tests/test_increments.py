@@ -83,6 +83,39 @@ def test_full_rank_stays_dense():
     assert isinstance(increment.factored().deltas["a"], torch.Tensor)
 
 
+@pytest.mark.parametrize("factored", [(), ("a", "b")])
+@pytest.mark.parametrize("error", [0.3, 0.05])
+def test_compressing_loses_no_more_than_it_says_and_takes_the_least_room_for_it(factored, error):
+    generator = torch.Generator().manual_seed(0)
+    fall = torch.logspace(0, -3, 24)
+    frozen = {name: torch.randn(32, 24, generator=generator) for name in ("a", "b")}
+    factors = {
+        n: Factors(torch.randn(32, 24, generator=generator) * fall * (1 + 9 * (n == "a")), torch.eye(24))
+        for n in frozen
+    }
+    deltas = {name: f if name in factored else f.dense() for name, f in factors.items()}
+    whole = Increment(deltas, Fingerprint.of("base", frozen), {"concept": "c"}, torch.randn(10, 4, generator=generator))
+    small = whole.compressed(error)
+    lost = sum((whole.dense(n) - small.dense(n)).square().sum() for n in deltas) ** 0.5 / whole.norm()
+    assert small.info["compression"]["error"] == pytest.approx(lost.item(), rel=1e-3)
+    assert 0.5 * error < lost <= error
+    ranks = {name: delta.up.shape[1] for name, delta in small.deltas.items()}
+    assert 1 <= ranks["b"] < ranks["a"] < 24  # one height for all: the smaller matrix is cut the more
+    assert all(torch.equal(part, part.half().float()) for d in small.deltas.values() for part in (d.up, d.down))
+    assert "compression" not in (0.3 * small).info and "compression" not in small.densified().info
+
+
+def test_compressing_refuses_what_it_cannot_do():
+    for error in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ValueError, match="give a share"):
+            make("a", 1).compressed(error)
+    with pytest.raises(ValueError, match="allow more, or keep float32"):
+        make("a", 1).compressed(1e-6)
+    exact = make("a", 1).compressed(1e-6, torch.float32)
+    assert_same(exact, make("a", 1))
+    assert exact.info["compression"]["error"] <= 1e-6
+
+
 def test_gram_factor():
     tokens = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)) @ torch.randn(3, 10)
     factor = gram_factor(tokens)

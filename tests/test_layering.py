@@ -30,6 +30,7 @@ ORDER = [
     "multierase.evaluation.accuracy",
     "multierase.demo",
     "multierase.settings",
+    "multierase.arguments",
     "multierase.cli",
     "multierase.__main__",
 ]

@@ -212,6 +212,17 @@ def test_library_errors(tmp_path):
         library.save(make("TWEMOJI", 1))
 
 
+def test_a_compressed_increment_is_stored_in_its_dtype_and_read_back_to_the_bit(tmp_path):
+    whole = make("Van Gogh", 1, shape=(64, 48))
+    small = whole.compressed(0.2)
+    files = [save_increment(increment, tmp_path / f"{i}.safetensors") for i, increment in enumerate((whole, small))]
+    stored = load_increment(files[1])
+    assert files[1].stat().st_size < files[0].stat().st_size / 3
+    for name in small.deltas:
+        assert torch.equal(stored.dense(name), small.dense(name)) and stored.deltas[name].up.dtype == torch.float32
+    assert torch.equal(stored.gram, small.gram) and dict(stored.info) == dict(small.info)
+
+
 def test_the_last_keep_list_is_kept_beside_the_library(emoji, tmp_path, monkeypatch):
     library, asked = Library(tmp_path), []
     library.save(make("Noto", 1))
