@@ -17,7 +17,7 @@ def test_commands_then_python(tmp_path, monkeypatch):
     """In the order of the page, in one folder; the demo has a test of its own."""
     monkeypatch.chdir(tmp_path)
     commands = re.findall(r"^    multierase (.+)$", README.split("## Erase, compose")[1].split("The same in")[0], re.M)
-    assert len(commands) == 6
+    assert len(commands) == 7
     for command in commands:
         assert main(shlex.split(command)) == 0, command
     for path in (
@@ -25,6 +25,7 @@ def test_commands_then_python(tmp_path, monkeypatch):
         "lib/noto.safetensors",
         "sheet.png",
         "crosstalk.png",
+        "small/noto.safetensors",
         "served/model_index.json",
     ):
         assert (tmp_path / path).exists()
