@@ -141,21 +141,27 @@ class Composer:
 
     def crosstalk(self) -> dict[str, dict[str, float]]:
         """``X_ij = ‖Δ_i E_j‖ / ‖W0 E_j‖`` over keys and values, known before any picture is made: how much concept
-        ``i``'s increment moves concept ``j``'s tokens. A column ``(kept)`` for the keep-list, if there is one."""
+        ``i``'s increment moves concept ``j``'s tokens. A column ``(kept)`` for what the keep-list says of anything but
+        ``i``, if there is one."""
         increments = {name: self._increment(name) for name in sorted(self.increments)}
-        tokens = {name: self._own(increment).double() for name, increment in increments.items()}
-        if self.keep is not None:
-            squares, vectors = torch.linalg.eigh(self.keep.gram(()))
-            tokens["(kept)"] = vectors * squares.clamp_min(0).sqrt()
+        factors = {name: self._own(increment).double() for name, increment in increments.items()}
+        grams = {name: factor @ factor.T for name, factor in factors.items()}
         table = {}
         for name, increment in increments.items():
             parameters = sorted(filter(reads_text, increment.deltas))
             if not parameters:
                 continue
-            delta = torch.cat([increment.dense(parameter) for parameter in parameters]).double()
+            kept = {} if self.keep is None else {"(kept)": self.keep.gram([name])}
             frozen = [self._pristine.get(p, self._parameters[p]).detach().cpu() for p in parameters]
-            base = torch.cat(frozen).double()
-            table[name] = {j: ((delta @ factor).norm() / (base @ factor).norm()).item() for j, factor in tokens.items()}
+            delta, base = (
+                sum(weight.T @ weight for weight in map(torch.Tensor.double, weights))
+                for weights in ([increment.dense(parameter) for parameter in parameters], frozen)
+            )
+            # ‖Δ E‖² = ⟨Δᵀ Δ, E Eᵀ⟩
+            table[name] = {
+                j: math.sqrt(max((delta * gram).sum().item(), 0) / (base * gram).sum().item())
+                for j, gram in {**grams, **kept}.items()
+            }
         return table
 
     def _transfers(self, active: Mapping[str, Increment]) -> dict[str, torch.Tensor]:

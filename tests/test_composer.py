@@ -282,3 +282,19 @@ def test_bad_solves_are_refused(tiny):
     singular = Composer(tiny.unet, increments_of(tiny.unet), solve="joint", ridge=0.0)
     with pytest.raises(ValueError, match="singular with ridge 0.0: give a larger one"):
         singular.erase("dali")
+
+
+def test_crosstalk_is_what_an_increment_does_to_others_tokens_and_to_what_is_kept(tiny):
+    increments = {n: i for n, i in increments_of(tiny.unet).items() if n != "nudity"}
+    prompts = [TaggedPrompt("a dog"), TaggedPrompt("a church by dali", frozenset({"dali"}))]
+    composer = Composer(tiny.unet, increments, keep=KeepList.of(tiny.text, prompts, ["dali"]))
+    names = sorted(filter(reads_text, increments["dali"].deltas))
+    frozen = torch.cat([dict(tiny.unet.named_parameters())[name].detach() for name in names]).double()
+    composer.erase("monet")  # it is the base's weights that count
+    table = composer.crosstalk()
+    for concept, listed in (("dali", ["", "a dog"]), ("monet", ["", "a dog", "a church by dali"])):
+        delta = stacked(increments[concept], names)
+        kept = tiny.text(listed).flatten(0, 1).double()
+        for column, tokens in (("(kept)", kept), ("van gogh", increments["van gogh"].gram.T.double())):
+            expected = (delta @ tokens.T).norm() / (frozen @ tokens.T).norm()
+            assert table[concept][column] == pytest.approx(expected.item(), rel=1e-4)
