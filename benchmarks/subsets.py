@@ -51,6 +51,7 @@ CANDIDATES = (
 )  # fmt: skip
 UNDERSTOOD = 0.95  # of studios, and of subjects, by the base
 SUBJECTS = EMOJI_SUBJECTS[2::9]  # a slice in which the base was taught every pair of studio and subject
+MORE_PICTURES = 40  # the same, of subsets that are looked at again
 PICTURES = 10  # at least, of a subset's erased, and of its kept studios, for either group of templates
 FAMILIES = (("Fluent", "Fluent Flat", "Fluent High Contrast"), ("EmojiOne", "EmojiOne Mono"))  # share words and hand
 OTHER_STUDIOS = {studio: tuple(other for other in EMOJI_STUDIOS if other != studio) for studio in EMOJI_STUDIOS}
@@ -167,11 +168,12 @@ def look(
     pictures: Sequence[Picture],
     sampling: SamplingSettings,
     subjects: Sequence[str] = SUBJECTS,
+    first_seed: int = 0,
 ) -> dict[str, list]:
     """Per picture whether the judge sees its studio, and its subject. A subject's seed is its place in ``subjects``,
     whoever drew it."""
     prompts = [fill((p.template,), p.studio, p.subject)[0] for p in pictures]
-    seen = judge(generate(base, prompts, [subjects.index(p.subject) for p in pictures], sampling))
+    seen = judge(generate(base, prompts, [first_seed + subjects.index(p.subject) for p in pictures], sampling))
     return {
         str(p): [studio == p.studio, subject == p.subject]
         for p, studio, subject in zip(pictures, seen.studios, seen.subjects, strict=True)
@@ -198,11 +200,13 @@ def subsets(per_size: int) -> dict[tuple[str, ...], int]:
     return {off: number for number, off in enumerate(every) if off in chosen}
 
 
-def drawn(off: Sequence[str], number: int, templates: Sequence[str]) -> dict[str, list[Picture]]:
+def drawn(
+    off: Sequence[str], number: int, templates: Sequence[str], pictures: int = PICTURES
+) -> dict[str, list[Picture]]:
     """A subset's pictures of its erased and of its kept studios."""
     chance, found = random.Random(f"{number}/{templates}"), {}
     for side, studios in (("erased", off), ("kept", [s for s in EMOJI_STUDIOS if s not in off])):
-        each = max(2, math.ceil(PICTURES / len(studios))) if studios else 0
+        each = max(2, math.ceil(pictures / len(studios))) if studios else 0
         choices = list(itertools.product(templates, SUBJECTS))
         found[side] = [Picture(t, studio, s) for studio in studios for t, s in chance.sample(choices, each)]
     return found
@@ -261,6 +265,34 @@ def siblings(
     return found
 
 
+def judge_again(
+    base: Base, judge: EmojiJudge, results: Results, method: str, made: Composer | UCE, done: dict, groups: dict
+) -> dict[str, dict[str, dict]]:
+    """The subsets that were worse than the targets for single subsets, 10 % erased or 90 % kept, with more pictures of
+    other noise: which of them are so, and which had ten unlucky pictures."""
+    found: dict[str, dict[str, dict]] = {group: {} for group in groups}
+    sampling = SamplingSettings(inference_steps=10)
+    for (group, templates), (off, number) in itertools.product(groups.items(), done.items()):
+        name = "+".join(off)
+        sides = drawn(off, number, templates)
+        right, reference = results.done[f"{method}/{name}"], results.done["base"]
+        erased = share(right, sides["erased"])[0]
+        kept = share(right, sides["kept"])[0] / share(reference, sides["kept"])[0] if sides["kept"] else 1
+        if erased <= 0.1 and kept >= 0.9:
+            continue
+        more = drawn(off, number, templates, MORE_PICTURES)
+        wanted = [*more["erased"], *more["kept"]]
+        options = {"sampling": sampling, "first_seed": 1000 + 100 * number}
+        before = results.get(f"again/base/{group}/{name}", lambda w=wanted, o=options: look(base, judge, w, **o))
+        with made.erased(*off):
+            now = results.get(f"again/{method}/{group}/{name}", lambda w=wanted, o=options: look(base, judge, w, **o))
+        cell = {"erased": erased, "kept": kept, "erased_again": share(now, more["erased"])[0]}
+        if more["kept"]:
+            cell["kept_again"] = share(now, more["kept"])[0] / share(before, more["kept"])[0]
+        found[group][name] = {key: round(value, 4) for key, value in cell.items()}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
@@ -269,6 +301,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--inference_steps", type=int, default=10)
     parser.add_argument("--train", action="store_true", help="make the increments, then end")
+    parser.add_argument("--again", nargs="*", choices=METHODS, default=[], help="look at the worst subsets again")
     parser.add_argument("--report", action="store_true", help="say what has been measured so far, measure no more")
     parser.add_argument("--shard", default="0/1")
     parser.add_argument("--threads", type=int, default=1)
@@ -305,6 +338,10 @@ def main() -> None:
             table[method] = {g: summarise(results.done, method, t, done, reference) for g, t in groups.items()}
             for group, templates in groups.items():
                 table[method][group]["siblings"] = siblings(results.done, method, templates, done, reference)
+        if done and method in args.again:
+            made = composer(base, method, args.work)
+            for group, found in judge_again(base, judge, results, method, made, done, groups).items():
+                table[method][group]["again"] = found
     for method, group in itertools.product(table, groups):
         for size, cell in table[method][group].items():
             print(f"{method:32s} {group:9s} {size!s:8s}", cell, file=sys.stderr)
