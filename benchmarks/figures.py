@@ -1,4 +1,4 @@
-"""The pictures of the documentation, from the committed results.
+"""The pictures of the documentation, from the committed results; its tables on stdout.
 
 python benchmarks/figures.py --out docs
 """
@@ -41,6 +41,44 @@ def lines(cells: dict[str, dict], columns: list[str], sizes: list[str]) -> Figur
     return figure
 
 
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+def subsets_table(table: dict[str, dict]) -> None:
+    print(
+        "| method | templates | subsets | erased (worst) | kept (worst) | subjects of the kept | H, least of sizes 1-8 |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for method, groups in table.items():
+        for group, cells in groups.items():
+            whole = cells["all"]
+            least = min(cells[str(size)]["harmonic_mean"] for size in range(1, 9) if str(size) in cells)
+            pairs = (f"{percent(whole[c])} ({percent(whole[c + '_worst'])})" for c in ("erased", "kept"))
+            row = [method, group, whole["subsets"], *pairs, percent(whole["kept_subjects"]), f"{least:.3f}"]
+            print("| " + " | ".join(map(str, row)) + " |")
+
+
+def capacity_table(table: dict[str, dict]) -> None:
+    counts = list(next(iter(table.values()))["listed"])
+    print("| solve | templates |" + "".join(f" {count} off |" for count in counts))
+    print("|---|---|" + "---|" * len(counts))
+    for solve, groups in table.items():
+        for group, cells in groups.items():
+            values = (f" {percent(cells[c]['erased'])} / {percent(cells[c]['kept'])} |" for c in counts)
+            print(f"| {solve} | {group} |" + "".join(values))
+
+
+def solve_table(table: dict[str, dict]) -> None:
+    columns = [(group, size) for group, sizes in next(iter(table.values())).items() for size in sizes]
+    print("| |" + "".join(f" {group}, {size} off |" for group, size in columns))
+    print("|---|" + "---|" * len(columns))
+    for variant, groups in table.items():
+        cells = [groups[group][size] for group, size in columns]
+        values = (f" {cell['erased_degree']['mean']:+.2f} / {cell['kept_change']['mean']:.2f} |" for cell in cells)
+        print(f"| {variant} |" + "".join(values))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the pictures")
@@ -53,6 +91,9 @@ def main() -> None:
     lines(capacity, ["erased", "kept", "kept_studios", "harmonic_mean"], counts).savefig(
         args.out / "capacity.png", dpi=80
     )
+    subsets_table(subsets)
+    capacity_table(capacity)
+    solve_table(json.loads((RESULTS / "solve_settings.json").read_text())["table"])
 
 
 if __name__ == "__main__":

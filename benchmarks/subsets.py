@@ -266,12 +266,18 @@ def siblings(
 
 
 def judge_again(
-    base: Base, judge: EmojiJudge, results: Results, method: str, made: Composer | UCE, done: dict, groups: dict
+    base: Base,
+    judge: EmojiJudge,
+    results: Results,
+    method: str,
+    made: Composer | UCE,
+    done: dict,
+    groups: dict,
+    sampling: SamplingSettings,
 ) -> dict[str, dict[str, dict]]:
     """The subsets that were worse than the targets for single subsets, 10 % erased or 90 % kept, with more pictures of
     other noise: which of them are so, and which had ten unlucky pictures."""
     found: dict[str, dict[str, dict]] = {group: {} for group in groups}
-    sampling = SamplingSettings(inference_steps=10)
     for (group, templates), (off, number) in itertools.product(groups.items(), done.items()):
         name = "+".join(off)
         sides = drawn(off, number, templates)
@@ -340,7 +346,7 @@ def main() -> None:
                 table[method][group]["siblings"] = siblings(results.done, method, templates, done, reference)
         if done and method in args.again:
             made = composer(base, method, args.work)
-            for group, found in judge_again(base, judge, results, method, made, done, groups).items():
+            for group, found in judge_again(base, judge, results, method, made, done, groups, sampling).items():
                 table[method][group]["again"] = found
     for method, group in itertools.product(table, groups):
         for size, cell in table[method][group].items():
