@@ -46,9 +46,7 @@ def percent(value: float) -> str:
 
 
 def subsets_table(table: dict[str, dict]) -> None:
-    print(
-        "| method | templates | subsets | erased (worst) | kept (worst) | subjects of the kept | H, least of sizes 1-8 |"
-    )
+    print("| method | templates | subsets | erased (worst) | kept (worst) | its subjects | H, least of sizes 1-8 |")
     print("|---|---|---|---|---|---|---|")
     for method, groups in table.items():
         for group, cells in groups.items():
