@@ -25,10 +25,13 @@ def _add_composition(parser: Parser) -> None:
     parser.add_argument(
         "--erase", type=str, action="append", default=[], help="CONCEPT or CONCEPT=STRENGTH; repeatable"
     )
-    parser.add_argument("--solve", type=Solve, default="sum", help="how several increments are put together")
+    parser.add_argument(
+        "--solve", type=Solve | None, default=None, help="how increments are put together: joint where there is a "
+        "keep-list, the base's own or a given one, else their sum"
+    )  # fmt: skip
     parser.add_argument("--keep", type=str, action="append", default=[], help="a prompt to keep; repeatable")
     parser.add_argument("--keep_file", type=str | None, default=None, help="more prompts to keep: .txt or .csv")
-    parser.add_argument("--keep_weight", type=float, default=10.0, help="of what is kept, in a joint solve")
+    parser.add_argument("--keep_weight", type=float, default=3.0, help="of what is kept, in a joint solve")
 
 
 def _add_erase(parser: Parser) -> None:

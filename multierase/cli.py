@@ -76,12 +76,12 @@ def _composed(arguments: Namespace, base: Base) -> Composer:
     if both:
         raise UsageError(f"both to erase and to keep: {both}; decide for one")
     keep = None
-    if strengths and arguments.solve != "sum":
-        listed = [*base.known_prompts, *_listed(arguments.keep_file), *map(TaggedPrompt, arguments.keep)]
+    listed = [*base.known_prompts, *_listed(arguments.keep_file), *map(TaggedPrompt, arguments.keep)]
+    if strengths and (arguments.solve in ("joint", "project") or (arguments.solve is None and listed)):
         keep = library.keep_list(base.text, listed)
     composer = Composer(base.unet, library, solve=arguments.solve, keep=keep, keep_weight=arguments.keep_weight)
     composer.set(strengths)
-    if arguments.solve != "sum":
+    if composer.solve != "sum":
         for concept in composer.off:
             if summed := [name for name in library[concept].deltas if not reads_text(name)]:
                 logger.warning(

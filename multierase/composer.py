@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -14,6 +15,8 @@ from diffusers import UNet2DConditionModel
 from multierase.decoupling import KeepList, joint_transfers, projecting_transfers
 from multierase.increments import Factors, Increment, reads_text, suggest
 from multierase.library import UnknownConcept, require_fits
+
+logger = logging.getLogger(__name__)
 
 Solve = Literal["sum", "joint", "project"]
 
@@ -36,9 +39,10 @@ class Composer:
     Args:
         unet: any ``UNet2DConditionModel``, in float32, float16 or bfloat16; it is changed in place.
         increments: from concept name to increment, such as a ``Library``.
-        solve: ``sum``, ``joint`` or ``project``.
+        solve: ``sum``, ``joint`` or ``project``; by default ``joint`` with a keep-list, and without one the ``sum``,
+            which then keeps more.
         keep: prompts to keep, for ``joint`` and ``project``.
-        keep_weight: of the kept side in ``joint``, beside a weight of 1 for each erased concept.
+        keep_weight: of the kept side in ``joint``, beside all erased concepts together.
         ridge: of ``joint``, in units of the tokens' mean variance.
         tolerance: of ``project``.
 
@@ -53,12 +57,13 @@ class Composer:
         unet: UNet2DConditionModel,
         increments: Mapping[str, Increment],
         *,
-        solve: Solve = "sum",
+        solve: Solve | None = None,
         keep: KeepList | None = None,
-        keep_weight: float = 10.0,
+        keep_weight: float = 3.0,
         ridge: float = 1e-3,
         tolerance: float = 0.1,
     ):
+        solve = solve or ("sum" if keep is None else "joint")
         if solve not in get_args(Solve):
             raise ValueError(f"unknown solve {solve!r}{suggest(solve, get_args(Solve))}; give one of {get_args(Solve)}")
         for name, value in (("keep_weight", keep_weight), ("ridge", ridge), ("tolerance", tolerance)):
@@ -70,6 +75,7 @@ class Composer:
         self._pristine: dict[str, torch.Tensor] = {}
         self._checked: dict[str, Increment] = {}
         self._off: dict[str, float] = {}
+        self._passed_over: set[str] = set()
 
     @property
     def off(self) -> Mapping[str, float]:
@@ -172,14 +178,26 @@ class Composer:
         if not own:
             return {}
         factors = {name: self._own(increment) for name, increment in own.items()}
-        kept = [self._own(self._increment(name)) for name in sorted(self.increments) if name not in active]
-        lists = [sum(factor.double() @ factor.double().T for factor in kept)] if kept else []
+        kept = [
+            factor.double() for name in sorted(self.increments) if name not in active for factor in self._kept(name)
+        ]
+        lists = [sum(factor @ factor.T for factor in kept)] if kept else []
         if self.keep is not None:
             lists.append(self.keep.gram(active))
         grams = {name: factor.double() @ factor.double().T for name, factor in factors.items()}
         if self.solve == "project":
             return projecting_transfers(grams, lists, tolerance=self.tolerance)
         return joint_transfers(grams, lists, keep_weight=self.keep_weight, ridge=self.ridge)
+
+    def _kept(self, name: str) -> list[torch.Tensor]:
+        """The Gram factor of an increment that is not off; none of one that could not be put on this base anyway."""
+        try:
+            return [self._own(self._increment(name))]
+        except ValueError as error:
+            if name not in self._passed_over:
+                logger.warning("the tokens of %r are not kept: %s", name, error)
+                self._passed_over.add(name)
+            return []
 
     def _own(self, increment: Increment) -> torch.Tensor:
         if increment.gram is None:

@@ -118,13 +118,14 @@ def joint_transfers(
     """``T_i`` ``(d, d)`` with ``Σ_i s_i Δ_i T_i`` the weights closest to what each increment does to its own tokens,
     while doing little to the kept ones.
 
-    The minimum of ``Σ_i ‖ΔW E_i − s_i Δ_i E_i‖² + κ Σ_k ‖ΔW E_k‖² + λ‖ΔW‖²`` is ``ΔW = Σ_i s_i Δ_i C_i M⁻¹`` with
-    ``M = Σ_i C_i + κ C_kept + λ``: one ``(d, d)`` factorisation for all layers, whatever the strengths.
+    The minimum of ``Σ_i ‖ΔW E_i − s_i Δ_i E_i‖² + κ n ‖ΔW E_kept‖² + λ‖ΔW‖²`` is ``ΔW = Σ_i s_i Δ_i C_i M⁻¹`` with
+    ``M = Σ_i C_i + κ n C_kept + λ``: one ``(d, d)`` factorisation for all layers, whatever the strengths. The kept side
+    grows with the number ``n`` of erased concepts: with a fixed weight, forty of them outweigh it.
 
     Args:
         own: per erased concept the ``(d, d)`` Gram matrix of its tokens.
         kept: Gram matrices of what is kept; each list weighs the same.
-        keep_weight: ``κ``.
+        keep_weight: ``κ``, of the kept side beside all erased concepts together.
         ridge: ``λ``, in units of the tokens' mean variance.
 
     Raises:
@@ -134,7 +135,7 @@ def joint_transfers(
     total = sum(each.values()) + ridge * torch.eye(len(next(iter(each.values()))), dtype=torch.float64)
     lists = [covariance(matrix) for matrix in kept]
     if lists:
-        total = total + keep_weight * sum(lists) / len(lists)
+        total = total + keep_weight * len(each) * sum(lists) / len(lists)
     factor, failed = torch.linalg.cholesky_ex(total)
     if failed:
         raise ValueError(f"the joint solve is singular with ridge {ridge}: give a larger one, such as 1e-3")

@@ -217,7 +217,7 @@ def test_joint_is_the_least_squares_solution(tiny):
 
     kept = torch.cat([tiny.text([""]), tiny.text(["a dog"])]).flatten(0, 1)  # nothing about an erased concept
     systems, targets = [0.1 * torch.eye(tiny.unet.config.cross_attention_dim).double()], []
-    systems += [scaled(kept, 3.0 / 2), scaled(increments["monet"].gram.T, 3.0 / 2)]
+    systems += [scaled(kept, 2 * 3.0 / 2), scaled(increments["monet"].gram.T, 2 * 3.0 / 2)]  # two concepts, two lists
     targets = [torch.zeros(sum(map(len, systems)), len(stacked(increments["dali"], names))).double()]
     for concept, strength in strengths.items():
         tokens = scaled(increments[concept].gram.T)
@@ -258,7 +258,7 @@ def test_project_cuts_out_what_the_others_say(tiny, composer):
 
 
 @pytest.mark.parametrize("solve", ["joint", "project"])
-def test_an_increment_without_a_gram_matrix_can_only_be_summed(tiny, solve):
+def test_an_increment_without_a_gram_matrix_can_only_be_summed(tiny, caplog, solve):
     from dataclasses import replace
 
     increments = increments_of(tiny.unet)
@@ -266,9 +266,34 @@ def test_an_increment_without_a_gram_matrix_can_only_be_summed(tiny, solve):
     base = snapshot(tiny.unet)
     composer = Composer(tiny.unet, increments, solve=solve)
     with pytest.raises(ValueError, match="'dali' holds no Gram matrix.*erase it again"):
+        composer.erase("dali")
+    assert_bits(tiny.unet, base)
+    for _ in range(2):
         composer.erase("van gogh")
+        composer.restore_all()
+    told = [r.getMessage() for r in caplog.records if "the tokens of 'dali' are not kept" in r.getMessage()]
+    assert len(told) == 1  # once, and the others are composed
     assert_bits(tiny.unet, base)
     Composer(tiny.unet, increments).erase("dali", "van gogh")
+
+
+def test_the_default_is_joint_with_a_keep_list_and_the_sum_without(tiny):
+    increments = increments_of(tiny.unet)
+    assert Composer(tiny.unet, increments).solve == "sum"
+    assert Composer(tiny.unet, increments, keep=KeepList.of(tiny.text, [], increments)).solve == "joint"
+
+
+def test_the_kept_side_grows_with_the_number_of_erased_concepts(tiny):
+    """A copy of a concept under another name must not halve the weight of what is kept."""
+    (one, *_), kept = increments_of(tiny.unet).values(), KeepList.of(tiny.text, [TaggedPrompt("a dog")], [])
+    changes = []
+    for names in (["a"], ["a", "b", "c", "d"]):
+        base = snapshot(tiny.unet)
+        composer = Composer(tiny.unet, dict.fromkeys(names, one), keep=kept, ridge=1e-6)
+        composer.erase(*names)
+        changes.append(keys_and_values(tiny.unet, base))
+        composer.restore_all()
+    assert (changes[0] - changes[1]).norm() < 1e-2 * changes[0].norm()
 
 
 def test_bad_solves_are_refused(tiny):
