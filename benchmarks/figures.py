@@ -57,6 +57,18 @@ def subsets_table(table: dict[str, dict]) -> None:
             print("| " + " | ".join(map(str, row)) + " |")
 
 
+def siblings_table(table: dict[str, dict]) -> None:
+    print("| |" + "".join(f" {method} |" for method in table))
+    print("|---|" + "---|" * len(table))
+    for studio in next(iter(table.values()))["listed"]["siblings"]:
+        cells = []
+        for groups in table.values():
+            found = [groups[group]["siblings"][studio] for group in ("listed", "unlisted")]
+            off, none = (" / ".join(percent(f[side]) for f in found) for side in ("sibling off", "no sibling off"))
+            cells.append(f"{off} ({none})")
+        print(f"| {studio} | " + " | ".join(cells) + " |")
+
+
 def capacity_table(table: dict[str, dict]) -> None:
     counts = list(next(iter(table.values()))["listed"])
     print("| solve | templates |" + "".join(f" {count} off |" for count in counts))
@@ -90,6 +102,7 @@ def main() -> None:
         args.out / "capacity.png", dpi=80
     )
     subsets_table(subsets)
+    siblings_table(subsets)
     capacity_table(capacity)
     solve_table(json.loads((RESULTS / "solve_settings.json").read_text())["table"])
 
