@@ -17,7 +17,7 @@ PROVENANCE = "multierase.json"
 def export_pipeline(base: Base, composer: Composer, folder: str | Path) -> Path:
     """Write the base as it is composed now: a diffusers folder that needs no multierase to load.
 
-    A file ``multierase.json`` in it says what was erased. The folder appears whole or not at all.
+    A file ``multierase.json`` in it says what was erased, and how it was put together. The folder appears whole or not at all.
 
     Raises:
         FileExistsError: where ``folder`` holds anything already.
@@ -33,6 +33,8 @@ def export_pipeline(base: Base, composer: Composer, folder: str | Path) -> Path:
             "version": multierase.__version__,
             "base": base.name,
             "dtype": str(base.dtype).removeprefix("torch."),
+            "solve": composer.solve,
+            "deviations": composer.deviations(),
             "erased": {name: {"strength": s, **composer.increments[name].info} for name, s in composer.off.items()},
         }
         (temporary / PROVENANCE).write_text(json.dumps(made, indent=1, sort_keys=True))

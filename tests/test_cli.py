@@ -100,7 +100,8 @@ def test_composed_folder_gives_the_same_picture_in_plain_diffusers(capsys, lib, 
     run_json(capsys, "compose", "--library", lib, "--erase", "Twemoji", "--erase", "Noto=0.5", "--out", folder)
     base = load_base("emoji", device="cpu")
     before = generate(base, ["a church by Noto"], [3], SamplingSettings(inference_steps=5))
-    Composer(base.unet, Library(lib)).set({"Twemoji": 1.0, "Noto": 0.5})
+    keep = Library(lib).keep_list(base.text, base.known_prompts)
+    Composer(base.unet, Library(lib), keep=keep).set({"Twemoji": 1.0, "Noto": 0.5})
     ours = generate(base, ["a church by Noto"], [3], SamplingSettings(inference_steps=5))
     pipeline = DiffusionPipeline.from_pretrained(str(folder), dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
@@ -114,6 +115,7 @@ def test_composed_folder_gives_the_same_picture_in_plain_diffusers(capsys, lib, 
     assert (ours - before).abs().max() > 1e-3
     made = json.loads((folder / "multierase.json").read_text())
     assert made["erased"]["Noto"]["strength"] == 0.5
+    assert made["solve"] == "joint" and set(made["deviations"]) == {"Noto", "Twemoji"}
     code, _, err = run(capsys, "compose", "--library", lib, "--erase", "Noto", "--out", folder)
     assert code == 1 and "not empty" in err
 
