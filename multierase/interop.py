@@ -17,7 +17,8 @@ PROVENANCE = "multierase.json"
 def export_pipeline(base: Base, composer: Composer, folder: str | Path) -> Path:
     """Write the base as it is composed now: a diffusers folder that needs no multierase to load.
 
-    A file ``multierase.json`` in it says what was erased, and how it was put together. The folder appears whole or not at all.
+    A file ``multierase.json`` in it says what was erased, and how it was put together. The folder appears whole or not
+    at all.
 
     Raises:
         FileExistsError: where ``folder`` holds anything already.
