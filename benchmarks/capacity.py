@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import random
 import statistics
 import sys
@@ -20,17 +19,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from harness import Results, environment
+from harness import Results, trained
 from subsets import CANDIDATES, Picture, look, share
 
-from multierase.base import Base, load_base
+from multierase.base import load_base
 from multierase.composer import Composer
 from multierase.concepts import EMOJI_STUDIOS, EMOJI_SUBJECTS, STUDIO_AND_SUBJECT, SUBJECT_ONLY, Concept, fill
 from multierase.decoupling import KeepList
 from multierase.evaluation.judges import EmojiJudge
 from multierase.generate import SamplingSettings
-from multierase.library import Library
-from multierase.training import EraseSettings, erase
+from multierase.training import EraseSettings
 
 ORDER = tuple(random.Random(0).sample(EMOJI_SUBJECTS, 40))
 COUNTS = (1, 2, 4, 8, 16, 24, 32, 40)
@@ -49,15 +47,6 @@ def subject(name: str) -> Concept:
     return Concept(name, tuple(sentences), tuple(sentences.values()))
 
 
-def library_of(base: Base, work: Path, subjects: tuple[str, ...]) -> Library:
-    """The increments; those already there are not trained again."""
-    library = Library(work, create=True)
-    for name in subjects:
-        if name not in library:
-            library.save(erase(base, subject(name), SETTINGS, progress=True))
-    return library
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
@@ -70,7 +59,7 @@ def main() -> None:
     base, judge = load_base("emoji", device="cpu"), EmojiJudge.load()
     base.unet.to(memory_format=torch.channels_last)
     index, shards = map(int, args.shard.split("/"))
-    library = library_of(base, args.work, ORDER[index::shards])
+    library = trained(base, args.work, [(subject(name), SETTINGS) for name in ORDER[index::shards]])
     if args.train:
         return
     results, sampling = Results(args.out, "0/1"), SamplingSettings(inference_steps=10)
@@ -108,10 +97,8 @@ def main() -> None:
         "benchmark": "capacity", "order": ORDER, "settings": asdict(SETTINGS), "sampling": asdict(sampling),
         "templates": TEMPLATES, "pictures": PICTURES, "table": table,
         "unet_evaluations": round(statistics.mean(library[name].info["unet_evaluations"] for name in ORDER)),
-        "environment": environment(),
     }  # fmt: skip
     results.finish(report)
-    print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from harness import Results, environment
+from harness import Results
 
 from multierase.base import load_base
 from multierase.composer import Composer
@@ -126,10 +126,9 @@ def main() -> None:
     report = {
         "benchmark": "erase_quality", "settings": asdict(EraseSettings()), "seeds": args.seeds,
         "pictures_own": len(OWN_SUBJECTS), "pictures_others": len(OTHER_SUBJECTS) * (len(EMOJI_STUDIOS) - 1),
-        "studios": rows, "environment": environment(),
+        "studios": rows,
     }  # fmt: skip
     results.finish(report)
-    print(json.dumps(report))
 
 
 if __name__ == "__main__":

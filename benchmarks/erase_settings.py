@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from erase_quality import measure, reference, relative
-from harness import Results, environment
+from harness import Results
 
 from multierase.base import load_base
 from multierase.evaluation.judges import EmojiJudge
@@ -84,10 +84,8 @@ def main() -> None:
         print(f"{variant:40s}" + "  ".join(f"{k} {v['mean']:.3f}" for k, v in table[variant].items()), file=sys.stderr)
     report = {
         "benchmark": "erase_settings", "studios": STUDIOS, "seeds": args.seeds, "variants": VARIANTS, "table": table,
-        "environment": environment(),
     }  # fmt: skip
     results.finish(report)
-    print(json.dumps(report))
 
 
 if __name__ == "__main__":

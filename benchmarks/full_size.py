@@ -10,7 +10,6 @@ the settings. Ten minutes on two cores, about 12 GiB.
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from harness import Results, environment
+from harness import Results
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from multierase.base import Base, load_base
@@ -98,9 +97,7 @@ def main() -> None:
             report[scope] = results.get(scope, lambda scope=scope: measure(base, scope, Path(folder)))
             print(scope, report[scope], file=sys.stderr, flush=True)
     report["peak_memory_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)
-    report["environment"] = environment()
     results.finish(report)
-    print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,17 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import diffusers
 import torch
 
 import multierase
-from multierase.library import replacing
+from multierase.base import Base
+from multierase.concepts import Concept
+from multierase.library import Library, replacing
+from multierase.training import EraseSettings, erase
 
 
 def environment() -> dict:
@@ -43,8 +46,21 @@ class Results:
                 temporary.write_text(json.dumps(self.done))
         return self.done[key]
 
-    def finish(self, report: dict) -> None:
+    def finish(self, report: dict, *, keep: bool = False) -> None:
+        """Write the report, print it, and drop the single results, unless they are kept to go on from."""
+        report = {**report, "environment": environment()}
         with replacing(self.out) as temporary:
             temporary.write_text(json.dumps(report, indent=1))
-        for path in self.out.parent.glob(f"{self.out.name}.partial-*"):
-            path.unlink()
+        if not keep:
+            for path in self.out.parent.glob(f"{self.out.name}.partial-*"):
+                path.unlink()
+        print(json.dumps(report))
+
+
+def trained(base: Base, folder: Path, erasures: Iterable[tuple[Concept, EraseSettings]]) -> Library:
+    """A library with these increments; those already there are not trained again."""
+    library = Library(folder, create=True)
+    for concept, settings in erasures:
+        if concept.name not in library:
+            library.save(erase(base, concept, settings, progress=True))
+    return library

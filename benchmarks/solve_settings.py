@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import json
 import statistics
 import sys
 from pathlib import Path
 
 import torch
-from harness import Results, environment
+from harness import Results
 from subsets import CANDIDATES, SUBJECTS, library_of
 
 from multierase.base import Base, load_base
@@ -118,10 +117,8 @@ def main() -> None:
         print(f"{variant:26s}", line, file=sys.stderr, flush=True)
     report = {
         "benchmark": "solve_settings", "templates": TEMPLATES, "off": OFF, "seeds": args.seeds, "table": table,
-        "environment": environment(),
     }  # fmt: skip
     results.finish(report)
-    print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import math
 import random
 import statistics
@@ -29,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from harness import Results, environment
+from harness import Results, trained
 
 from multierase.base import Base, load_base
 from multierase.composer import Composer
@@ -38,8 +37,8 @@ from multierase.decoupling import KeepList
 from multierase.evaluation.judges import EmojiJudge
 from multierase.generate import SamplingSettings, generate
 from multierase.increments import reads_text
-from multierase.library import Library, replacing
-from multierase.training import EraseSettings, erase
+from multierase.library import Library
+from multierase.training import EraseSettings
 
 CANDIDATES = (
     "an image of {a_subject} by {studio}", "{a_subject} in {studio} style", "{subject} in the style of {studio}",
@@ -95,13 +94,9 @@ def settings_of(training: str, studio: str) -> EraseSettings:
 
 
 def library_of(base: Base, training: str, work: Path, studios: Sequence[str] = EMOJI_STUDIOS) -> Library:
-    """The increments; those already there are not trained again."""
-    library = Library(work / training.replace(" ", "-").replace("'", "").replace(",", ""), create=True)
-    for studio in studios:
-        if studio not in library:
-            concept = Concept(studio).with_sentences(base.known_prompts)
-            library.save(erase(base, concept, settings_of(training, studio), progress=True))
-    return library
+    folder = work / training.replace(" ", "-").replace("'", "").replace(",", "")
+    concepts = {studio: Concept(studio).with_sentences(base.known_prompts) for studio in studios}
+    return trained(base, folder, [(concept, settings_of(training, studio)) for studio, concept in concepts.items()])
 
 
 class UCE:
@@ -354,14 +349,9 @@ def main() -> None:
     report = {
         "benchmark": "subsets", "per_size": args.per_size, "sampling": asdict(sampling), "subjects": SUBJECTS,
         "base_on_candidates": {t: [round(v, 3) for v in s] for t, s in shares.items()},
-        "templates": groups, "trainings": TRAININGS, "table": table, "environment": environment(),
+        "templates": groups, "trainings": TRAININGS, "table": table,
     }  # fmt: skip
-    if args.report:
-        with replacing(args.out) as temporary:  # and the single pictures stay, to go on from
-            temporary.write_text(json.dumps(report, indent=1))
-    else:
-        results.finish(report)
-    print(json.dumps(report))
+    results.finish(report, keep=args.report)
 
 
 if __name__ == "__main__":

@@ -353,7 +353,7 @@ def _save_checkpoint(erasures: Sequence[Erasure], path: Path) -> None:
 
 def _resume(erasures: Sequence[Erasure], path: Path) -> None:
     states = torch.load(path, weights_only=True, map_location=erasures[0].base.device)
-    there, here = ([*keys] for keys in ((s["key"] for s in states), (e._key() for e in erasures)))
+    there, here = [state["key"] for state in states], [erasure._key() for erasure in erasures]
     if there != here:
         raise ValueError(
             f"{path} is the checkpoint of another erasure, with other settings:\n  there: {there}\n  here:  {here}\n"
