@@ -33,7 +33,7 @@ OFF = {1: EMOJI_STUDIOS[2:3], 4: EMOJI_STUDIOS[1:8:2], 8: EMOJI_STUDIOS[1:]}
 VARIANTS = {
     "sum": {"solve": "sum"},
     **{f"joint, keep weight {k}": {"solve": "joint", "keep_weight": k} for k in (0.0, 0.3, 1.0, 3.0, 10.0)},
-    **{f"joint, ridge {ridge}": {"solve": "joint", "ridge": ridge} for ridge in (1e-5, 1e-4, 1e-2)},
+    **{f"joint, ridge {ridge}": {"solve": "joint", "ridge": ridge} for ridge in (1e-4, 1e-3, 1e-2, 1e-1, 3e-1)},
     "joint, no keep-list": {"solve": "joint", "keep": None},
     "joint, all tokens": {"solve": "joint", "tokens": "all"},
     "joint, content tokens": {"solve": "joint", "tokens": "content"},

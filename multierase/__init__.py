@@ -23,6 +23,7 @@ _HOMES = {
     "SCOPES": "increments",
     "SamplingSettings": "generate",
     "erase": "training",
+    "erase_several": "training",
     "export_pipeline": "interop",
     "load_base": "base",
     "load_increment": "library",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import sys
@@ -24,11 +25,11 @@ from multierase.concepts import Concept, TaggedPrompt, read_prompts, to_keep
 from multierase.decoupling import ConceptRefused
 from multierase.demo import run_demo
 from multierase.generate import SamplingSettings, contact_sheet, generate, matrix_picture, save_picture
-from multierase.increments import reads_text
+from multierase.increments import Increment, reads_text
 from multierase.interop import export_pipeline
 from multierase.library import IncrementFileError, Library, load_increment, require_fits
 from multierase.settings import UsageError, parse
-from multierase.training import EraseSettings, erase_simultaneously
+from multierase.training import EraseSettings, erase_several
 
 stderr = rich.console.Console(stderr=True)
 logger = logging.getLogger(__name__)
@@ -111,6 +112,46 @@ def _listed(path: str | None) -> list[TaggedPrompt]:
     return read_prompts(path) if path else []
 
 
+def _groups(concepts: list[Concept], settings: EraseSettings, simultaneous: bool) -> list[list[Concept]]:
+    """Concepts that share a run: all, if they are to be trained under one another; as many as a batch may hold, where
+    nothing but keys and values differs; else each alone."""
+    if simultaneous:
+        return [concepts]
+    shared = settings.scope == "esd-x-strict"
+    size = max(1, settings.sampling_batch // settings.batch_size) if shared else 1
+    return [concepts[start : start + size] for start in range(0, len(concepts), size)]
+
+
+def _erase_group(
+    base: Base,
+    library: Library,
+    group: list[Concept],
+    settings: EraseSettings,
+    arguments: Namespace,
+    refused: list[dict],
+) -> list[Increment]:
+    """The increments of one run, without those that are refused."""
+    listed, names = _listed(arguments.keep_file), [concept.name for concept in group]
+    together = names if arguments.simultaneous else ()
+    each = [dataclasses.replace(settings, keep=(*settings.keep, *to_keep(listed, name, *together))) for name in names]
+    digest = hashlib.sha256("/".join(names).encode()).hexdigest()[:8]
+    try:
+        return erase_several(
+            base,
+            group,
+            each,
+            simultaneous=arguments.simultaneous,
+            checkpoint=library.folder / f"{group[0].slug}-{len(group)}-{digest}.partial",
+            resume=arguments.resume,
+            progress=True,
+        )
+    except ConceptRefused as error:
+        logger.warning("refused %r: %s", error.concept, error)
+        refused.append({"concept": error.concept, "reason": str(error)})
+        left = [concept for concept in group if concept.name != error.concept]
+        return _erase_group(base, library, left, settings, arguments, refused) if left else []
+
+
 def run_erase(arguments: Namespace) -> dict:
     settings = _settings(EraseSettings, arguments)
     if not arguments.concepts:
@@ -125,29 +166,11 @@ def run_erase(arguments: Namespace) -> dict:
         for name in arguments.concepts
     ]
     base, library = _base(arguments), Library(arguments.library, create=True)
-    listed = _listed(arguments.keep_file)
-    groups = [concepts] if arguments.simultaneous else [[concept] for concept in concepts]
     rows, refused = [], []
-    for group in groups:
-        kept = to_keep(listed, *(concept.name for concept in group))
-        try:
-            increments = erase_simultaneously(
-                base,
-                group,
-                dataclasses.replace(settings, keep=(*settings.keep, *kept)),
-                checkpoint=library.folder / ("+".join(concept.slug for concept in group) + ".partial"),
-                resume=arguments.resume,
-                progress=True,
-            )
-        except ConceptRefused as error:
-            if len(groups) == 1:
-                raise
-            logger.warning("refused %r: %s", group[0].name, error)
-            refused.append({"concept": group[0].name, "reason": str(error)})
-            continue
-        keys = ("stop_reason", "erasure_degree", "steps", "unet_evaluations", "seconds")
-        for increment in increments:
+    for group in _groups(concepts, settings, arguments.simultaneous):
+        for increment in _erase_group(base, library, group, settings, arguments, refused):
             file = str(library.save(increment))
+            keys = ("stop_reason", "erasure_degree", "steps", "unet_evaluations", "seconds")
             rows.append({"concept": increment.concept, "file": file, **{key: increment.info[key] for key in keys}})
     if not rows:
         raise ConceptRefused(f"refused {[row['concept'] for row in refused]}: {refused[0]['reason']}")

@@ -60,7 +60,7 @@ class Composer:
         solve: Solve | None = None,
         keep: KeepList | None = None,
         keep_weight: float = 3.0,
-        ridge: float = 1e-3,
+        ridge: float = 3e-2,
         tolerance: float = 0.1,
     ):
         solve = solve or ("sum" if keep is None else "joint")

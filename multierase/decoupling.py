@@ -15,7 +15,12 @@ NUMERICAL_RANK = 1e-6  # of the largest singular value: below it a direction is 
 
 
 class ConceptRefused(ValueError):
-    """Nothing of a concept is left to erase it by: what is to be kept exactly says all that it does."""
+    """Nothing of a concept is left to erase it by: what is to be kept exactly says all that it does.
+
+    ``concept``: its name, where it has one.
+    """
+
+    concept: str = ""
 
 
 @dataclass(frozen=True)

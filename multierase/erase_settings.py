@@ -18,8 +18,11 @@ class EraseSettings:
         scope: which weights may change: see ``multierase.increments.SCOPES``.
         objective: ``esd`` (arXiv 2303.07345, eq. 7) or ``correlation`` (SepME, arXiv 2402.05947, eq. 28), which has no
             lower bound: it needs the early stop.
-        schedule: who makes the latents ``x_t``: ``student`` (the paper: the student itself, afresh for every step) or
-            ``frozen`` (the authors' later code: the frozen base, which lets many be sampled in one batch).
+        schedule: where the latents ``x_t`` come from. ``pooled``: from every point of a few trajectories of the frozen
+            base, whose guidance has made the predictions that the target needs; the points are used again and again.
+            ``frozen`` (the authors' later code): each from a trajectory of its own, of which nothing else is used.
+            ``student`` (the paper): the same, sampled from the student itself.
+        trajectories: of the pooled schedule, of ``sampler_steps`` points each; these two bound the memory of the pool.
         eta: strength of the negative guidance, the paper's ``η``.
         steps: the most optimiser steps; the erasure degree ends most erasures earlier.
         batch_size: latents a step.
@@ -30,7 +33,8 @@ class EraseSettings:
             the model's.
         momentum: of that average.
         sampler_steps: DDIM steps of a whole trajectory; a latent is taken from a random one of them.
-        sampling_batch: latents that the frozen schedule samples at once, for several steps ahead; bounds the memory.
+        sampling_batch: latents sampled at once, and trained on at once where several concepts share a run; bounds the
+            memory.
         guidance_scale: of the sampling that makes the latents.
         regularizer: norm of the increment that is added to the loss: ``none``, ``l1`` (SepME) or ``l2``.
         beta: its weight.
@@ -48,7 +52,8 @@ class EraseSettings:
 
     scope: str = "esd-x-strict"
     objective: Literal["esd", "correlation"] = "esd"
-    schedule: Literal["student", "frozen"] = "frozen"
+    schedule: Literal["pooled", "frozen", "student"] = "frozen"
+    trajectories: int = 16
     eta: float = 3.0
     steps: int = 240
     batch_size: int = 4
@@ -86,14 +91,14 @@ class EraseSettings:
             yield f"unknown scope {self.scope!r}{suggest(self.scope, SCOPES)}; scopes: {sorted(SCOPES)}"
         choices = {
             "objective": ("esd", "correlation"),
-            "schedule": ("frozen", "student"),
+            "schedule": ("pooled", "frozen", "student"),
             "stop_on": ("degree", "correlation"),
             "regularizer": ("none", *sorted(REGULARIZERS)),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 yield f"{name} is {getattr(self, name)!r}, give one of {list(allowed)}"
-        for name in ("steps", "batch_size", "sampler_steps", "sampling_batch"):
+        for name in ("steps", "batch_size", "trajectories", "sampler_steps", "sampling_batch"):
             if getattr(self, name) < 1:
                 yield f"{name} is {getattr(self, name)}, give 1 or more"
         for name in ("learning_rate", "free_learning_rate"):

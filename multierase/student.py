@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -21,6 +22,7 @@ class Student:
     """
 
     def __init__(self, base: Base, scope: str, basis: torch.Tensor | None):
+        self.unet = base.unet
         parameters = dict(base.unet.named_parameters())
         self.frozen = {name: parameters[name] for name in touched_parameters(base.unet, scope)}
         self.variables, self.down = {}, {}
@@ -30,6 +32,15 @@ class Student:
                 self.down[name] = basis.T.to(base.device)
                 shape = (weight.shape[0], basis.shape[1])
             self.variables[name] = torch.zeros(shape, device=base.device, requires_grad=True)
+
+    @property
+    def reads_text_alone(self) -> bool:
+        """Does it change keys and values alone, so that several students can share one batch?"""
+        return all(map(reads_text, self.variables))
+
+    def moved(self, name: str, text: torch.Tensor) -> torch.Tensor:
+        """``Δ e`` ``(b, l, out)`` of keys or values for text embeddings ``(b, l, d)``, without making ``Δ``."""
+        return (text @ self.down[name].T if name in self.down else text) @ self.variables[name].T
 
     def delta(self, name: str) -> torch.Tensor:
         return self.variables[name] @ self.down[name] if name in self.down else self.variables[name]
@@ -50,3 +61,31 @@ def together(students: Sequence[Student]) -> dict[str, torch.Tensor]:
         name: sum((student.delta(name) for student in students), weight.float()).to(weight.dtype)
         for name, weight in first.frozen.items()
     }
+
+
+@contextlib.contextmanager
+def side_by_side(students: Sequence[Student], sizes: Sequence[int]) -> Iterator[None]:
+    """Predictions of one batch in which every student has its own samples, ``sizes`` of them in turn.
+
+    Keys and values are all that differs by sample, and they are ``W e + Δ e``: ``Δ e`` is added in float32 to what the
+    frozen layer says, whatever its dtype. Students that change other weights cannot share a batch.
+    """
+
+    def adding(name: str):
+        def add(module, inputs, output):
+            texts = inputs[0].float().split(list(sizes))
+            moved = [student.moved(name, text) for student, text in zip(students, texts, strict=True)]
+            return output + torch.cat(moved).to(output.dtype)
+
+        return add
+
+    unet = students[0].unet
+    hooks = [
+        unet.get_submodule(name.removesuffix(".weight")).register_forward_hook(adding(name))
+        for name in students[0].variables
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

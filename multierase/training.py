@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +19,14 @@ from tqdm import tqdm
 import multierase
 from multierase.base import Base, Fingerprint
 from multierase.concepts import Concept, to_keep
-from multierase.decoupling import Directions, directions, gram
+from multierase.decoupling import ConceptRefused, Directions, directions, gram
 from multierase.erase_settings import EraseSettings
+from multierase.examples import Examples
 from multierase.increments import Increment, gram_factor
-from multierase.objectives import REGULARIZERS, concept_correlation, erasure_degree, esd_target, squared_error
+from multierase.objectives import REGULARIZERS, concept_correlation, erasure_degree, squared_error
 from multierase.stopping import MomentumStop
-from multierase.student import Student, together
-from multierase.trajectories import Batch, EvaluationCounter, denoise_partway
+from multierase.student import Student, side_by_side, together
+from multierase.trajectories import Batch, EvaluationCounter
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ class Erasure:
     """One erasure under way: its student, optimiser and stop; what a checkpoint holds."""
 
     def __init__(self, base: Base, concept: Concept, settings: EraseSettings, beside: Sequence[str] = ()):
-        """``beside``: names of concepts that are erased in the same run."""
+        """``beside``: names of the concepts under whose increments it is trained too; not of those that only share
+        the run."""
         known = base.known_prompts if settings.known else []
         concept = concept.with_sentences(known)
         for prompt in (*concept.prompts, concept.erase_from, concept.anchor):
@@ -59,7 +61,11 @@ class Erasure:
         if settings.decouple:
             tokens = [base.text(prompts).flatten(0, 1).cpu() for prompts in (list(concept.prompts), self.exact)]
             kept = gram(base.text(self.known).flatten(0, 1).cpu()) if self.known else None
-            self.directions = directions(*tokens, kept, tolerance=settings.tolerance, ridge=settings.ridge)
+            try:
+                self.directions = directions(*tokens, kept, tolerance=settings.tolerance, ridge=settings.ridge)
+            except ConceptRefused as error:
+                error.concept = concept.name
+                raise
         self.student = Student(base, settings.scope, self.directions and self.directions.basis)
         self.optimizer = torch.optim.Adam(self._parameter_groups())
         self.kept = [*settings.keep, *to_keep(known, concept.name, *beside)] if settings.keep_weight else []
@@ -68,7 +74,8 @@ class Erasure:
         # As SepME's code: seeded by its first value, and not in the first ten steps.
         self.correlation = MomentumStop(None if on_degree else at, settings.momentum, average=None, wait=10)
         self.evaluations = EvaluationCounter()
-        self.scheduler = base.sampler(settings.sampler_steps)
+        self.examples = Examples(base, concept, settings, self.kept, self.evaluations)
+        self.beside = list(beside)
         self.step, self.seconds = 0, 0.0
         self.finished = False
 
@@ -83,65 +90,20 @@ class Erasure:
 
         return [{"params": [variable], "lr": rate(name)} for name, variable in student.variables.items()]
 
-    def _noise(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A step's noise, stops, and choices of prompts to erase and to keep: a function of seed and step alone, so
-        that a resumed erasure and an uninterrupted one draw the same."""
-        settings = self.settings
-        seed = int.from_bytes(hashlib.sha256(f"{settings.seed}/{step}".encode()).digest()[:7], "big")
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(settings.batch_size, *self.base.latent_shape, generator=generator)
-        stops = torch.randint(settings.sampler_steps, (settings.batch_size,), generator=generator)
-        prompts = torch.randint(len(self.concept.prompts), (settings.batch_size,), generator=generator)
-        kept = torch.randint(max(len(self.kept), 1), (settings.batch_size,), generator=generator)
-        return noise.to(self.base.device), stops, prompts, kept
+    @property
+    def _asks_null(self) -> bool:
+        """What the empty prompt says is exactly the base's under decoupling; else the student has to be asked."""
+        return self.settings.objective == "correlation" and not self.settings.decouple
 
-    @torch.no_grad()
-    def batches(self, steps: range, weights: Mapping[str, torch.Tensor]) -> list[Batch]:
-        """The examples of ``steps``, sampled together; the student schedule's under ``weights``."""
-        draws = [self._noise(step) for step in steps]
-        noise, stops, choices, kept_choices = (torch.cat(part) for part in zip(*draws, strict=True))
-        prompts = [self.concept.prompts[i] for i in choices.tolist()]
-        encode = self.base.text
-        text, null = encode(prompts), encode([""] * len(prompts))
-        sampling = weights if self.settings.schedule == "student" else None
+    def inputs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """``x_t``, ``t`` and texts to ask the student: the concept's, where need be the null, and the kept."""
+        texts = [batch.text, *[batch.null] * self._asks_null, *[batch.kept] * (len(batch.kept) > 0)]
+        return batch.x_t.repeat(len(texts), 1, 1, 1), batch.t.repeat(len(texts)), torch.cat(texts)
 
-        def predict(x_t, t, text):
-            self.evaluations.forward += len(x_t)
-            return self.base.predict_noise(x_t, t, text, sampling)
-
-        def predict_frozen(text):
-            self.evaluations.forward += len(text)
-            return self.base.predict_noise(x_t, t, text)
-
-        x_t, t = denoise_partway(predict, self.scheduler, noise, stops, text, null, self.settings.guidance_scale)
-        contexts = [self.concept.contexts[i] for i in choices.tolist()]
-        context = encode(contexts)
-        eps_concept, eps_null = predict_frozen(text), predict_frozen(context)
-        anchor = self.concept.target_prompt
-        eps_anchor = predict_frozen(encode([anchor] * len(prompts))) if anchor else eps_null
-        target = esd_target(eps_anchor, eps_concept, eps_null, self.settings.eta)
-        prompted = text if self.concept.erase_from is None else encode([self.concept.erase_from] * len(prompts))
-        kept = encode([self.kept[i] for i in kept_choices.tolist()]) if self.kept else text[:0]
-        eps_kept = predict_frozen(kept) if self.kept else eps_null[:0]
-        parts = (
-            part.split(self.settings.batch_size) if len(part) else [part] * len(steps)
-            for part in (x_t, t, prompted, context, target, eps_concept, eps_null, kept, eps_kept)
-        )
-        return [Batch(*tensors) for tensors in zip(*parts, strict=True)]
-
-    def loss(self, batch: Batch, weights: Mapping[str, torch.Tensor]) -> Loss:
-        """Under ``weights``: the student's, or those of several students together."""
-        if self.evaluations.step_cost == 0:
-            self.evaluations.step_cost = self._measure_step(batch)
-        texts, count = [batch.text], len(batch.x_t)
-        # What the empty prompt says is exactly the base's under decoupling; else the student's own has to be asked.
-        ask_null = self.settings.objective == "correlation" and not self.settings.decouple
-        texts += [batch.null] * ask_null + [batch.kept] * (len(batch.kept) > 0)
-        eps = self.base.predict_noise(
-            batch.x_t.repeat(len(texts), 1, 1, 1), batch.t.repeat(len(texts)), torch.cat(texts), weights
-        )
-        eps_student, *rest = eps.split(count)
-        eps_student_null = rest.pop(0) if ask_null else batch.eps_null
+    def loss(self, batch: Batch, eps: torch.Tensor) -> Loss:
+        """``eps``: the student's predictions for ``inputs``."""
+        eps_student, *rest = eps.split(len(batch.x_t))
+        eps_student_null = rest.pop(0) if self._asks_null else batch.eps_null
         correlation = concept_correlation(eps_student, eps_student_null, batch.eps_concept, batch.eps_null)
         own = correlation if self.settings.objective == "correlation" else squared_error(eps_student, batch.target)
         others = torch.zeros(())
@@ -164,14 +126,15 @@ class Erasure:
         self.step += 1
         self.finished = any([self.degree.update(loss.degree), self.correlation.update(loss.correlation)])
 
-    def _measure_step(self, batch: Batch) -> float:
+    def measure_step(self, batch: Batch) -> None:
         """Floating-point operations of forward and backward, in forwards."""
+        one = batch[:1]
         with FlopCounterMode(display=False) as forward, torch.no_grad():
-            self.base.predict_noise(batch.x_t, batch.t, batch.text)
+            self.base.predict_noise(one.x_t, one.t, one.text)
         with FlopCounterMode(display=False) as both:
-            self.base.predict_noise(batch.x_t, batch.t, batch.text, together([self.student])).float().sum().backward()
+            _predictions([self], [(one.x_t, one.t, one.text)])[0].float().sum().backward()
         self.optimizer.zero_grad()
-        return both.get_total_flops() / forward.get_total_flops()
+        self.evaluations.step_cost = both.get_total_flops() / forward.get_total_flops()
 
     def state_dict(self) -> dict:
         return {
@@ -192,14 +155,14 @@ class Erasure:
                 variable.copy_(state["variables"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.degree, self.correlation = (MomentumStop(**state[name]) for name in ("degree", "correlation"))
-        self.evaluations = EvaluationCounter(**state["evaluations"])
+        vars(self.evaluations).update(state["evaluations"])
         self.step, self.seconds, self.finished = state["step"], state["seconds"], state["finished"]
 
     def _key(self) -> str:
         """What must be the same for a checkpoint to be of this erasure."""
         parts = dict(
             concept=dataclasses.asdict(self.concept), settings=dataclasses.asdict(self.settings), base=self.base.name,
-            dtype=str(self.base.dtype),
+            dtype=str(self.base.dtype), beside=self.beside,
         )  # fmt: skip
         return json.dumps(parts, sort_keys=True)
 
@@ -235,22 +198,41 @@ def _summary(exact: list[str], known: list[str]) -> dict:
     return {"exactly": exact, "known": {"prompts": len(known), "sha256": digest}}
 
 
-def descend(erasures: Sequence[Erasure], batches: Sequence[Batch]) -> None:
-    """One optimiser step of every erasure that is not finished, under the increments of all.
+def _predictions(
+    erasures: Sequence[Erasure], inputs: Sequence[tuple[torch.Tensor, ...]], under: Sequence[Erasure] = ()
+) -> list[torch.Tensor]:
+    """Each student's predictions for its own ``x_t``, ``t`` and texts: of those that change keys and values alone, in
+    one batch. ``under``: the erasures whose increments are on, all of them, for everyone."""
+    base, students = erasures[0].base, [erasure.student for erasure in erasures]
+    if under or not all(student.reads_text_alone for student in students):
+        weights = together([erasure.student for erasure in under] or students)
+        return [base.predict_noise(*of_one, weights) for of_one in inputs]
+    sizes = [len(of_one[0]) for of_one in inputs]
+    with side_by_side(students, sizes):
+        return list(base.predict_noise(*map(torch.cat, zip(*inputs, strict=True))).split(sizes))
 
-    Several are balanced as in SepME, eq. 35: ``Σ η_i L_i`` with ``η_i = max_k |L_k| / |L_i|``.
+
+def descend(erasures: Sequence[Erasure], batches: Sequence[Batch], under: Sequence[Erasure] = ()) -> None:
+    """One optimiser step of each erasure.
+
+    ``under``: all that are trained simultaneously, under each other's increments, the finished ones too. They are
+    balanced as in SepME, eq. 35: ``Σ η_i L_i`` with ``η_i = max_k |L_k| / |L_i|``.
 
     Raises:
         FloatingPointError: where a loss is not finite.
     """
-    weights = together([erasure.student for erasure in erasures])
-    learning = [(e, batch) for e, batch in zip(erasures, batches, strict=True) if not e.finished]
-    losses = [erasure.loss(batch, weights) for erasure, batch in learning]
+    for erasure, batch in zip(erasures, batches, strict=True):
+        if erasure.evaluations.step_cost == 0:
+            erasure.measure_step(batch)
+    inputs = [erasure.inputs(batch) for erasure, batch in zip(erasures, batches, strict=True)]
+    predictions = _predictions(erasures, inputs, under)
+    losses = [e.loss(batch, eps) for e, batch, eps in zip(erasures, batches, predictions, strict=True)]
     sizes = [loss.own.detach().abs().clamp_min(torch.finfo(torch.float32).tiny) for loss in losses]
-    for erasure, _ in learning:
+    balance = [max(sizes) / size if under else 1.0 for size in sizes]
+    for erasure in erasures:
         erasure.optimizer.zero_grad()
-    sum(max(sizes) / size * loss.own + loss.others for size, loss in zip(sizes, losses, strict=True)).backward()
-    for (erasure, _), loss in zip(learning, losses, strict=True):
+    sum(share * loss.own + loss.others for share, loss in zip(balance, losses, strict=True)).backward()
+    for erasure, loss in zip(erasures, losses, strict=True):
         erasure.optimizer.step()
         erasure.observe(loss)
 
@@ -281,32 +263,49 @@ def erase(
         ConceptRefused: where what is to be kept exactly says all that the concept does.
         FloatingPointError: where the training diverges.
     """
-    (increment,) = erase_simultaneously(
-        base, [concept], settings, checkpoint=checkpoint, resume=resume, progress=progress
-    )
+    (increment,) = erase_several(base, [concept], settings, checkpoint=checkpoint, resume=resume, progress=progress)
     return increment
 
 
-def erase_simultaneously(
+def erase_several(
     base: Base,
     concepts: Sequence[Concept | str],
-    settings: EraseSettings | None = None,
+    settings: EraseSettings | Sequence[EraseSettings] | None = None,
     *,
+    simultaneous: bool = False,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     progress: bool = False,
 ) -> list[Increment]:
-    """Erase several concepts in one run, each into its own increment, under the increments of all (SepME's
-    simultaneous optimisation, arXiv 2402.05947, eq. 34-36). Each ends by its own early stop.
+    """Erase several concepts in one run, each into its own increment; each ends by its own early stop.
 
-    Arguments and errors are those of ``erase``.
+    They share the batches of the U-Net and nothing else: an increment is that of a run of its own, up to the rounding
+    of larger batches. Only the scope ``esd-x-strict`` allows it, where nothing but keys and values differs.
+
+    Args:
+        settings: for all, or for each its own, which differ in ``keep`` alone.
+        simultaneous: train each under the increments of all instead (SepME's simultaneous optimisation, arXiv
+            2402.05947, eq. 34-36); in any scope.
+
+    Raises:
+        ValueError: for several concepts in another scope, unless ``simultaneous``.
+
+    The other arguments and errors are those of ``erase``.
     """
-    settings = settings or EraseSettings()
+    each = settings if isinstance(settings, Sequence) else [settings or EraseSettings()] * len(concepts)
+    settings = each[0] if each else EraseSettings()
     named = [Concept(concept) if isinstance(concept, str) else concept for concept in concepts]
     names = [concept.name for concept in named]
     if len(set(names)) < len(names) or not names:
         raise ValueError(f"give each concept once: {names}")
-    erasures = [Erasure(base, concept, settings, beside=names) for concept in named]
+    if any(dataclasses.replace(one, keep=settings.keep) != settings for one in each):
+        raise ValueError("concepts of one run have the same settings but for what is kept")
+    if len(names) > 1 and settings.scope != "esd-x-strict" and not simultaneous:
+        raise ValueError(
+            f"scope {settings.scope!r} changes weights that all samples of a batch share: erase one concept at a time"
+        )
+    beside = names if simultaneous else ()
+    erasures = [Erasure(base, concept, one, beside) for concept, one in zip(named, each, strict=True)]
     checkpoint = None if checkpoint is None else Path(checkpoint)
     if resume and checkpoint is not None and checkpoint.exists():
         _resume(erasures, checkpoint)
@@ -314,7 +313,7 @@ def erase_simultaneously(
     with tqdm(total=settings.steps, initial=step, desc=f"erasing {', '.join(names)}", disable=not progress) as bar:
         while step < settings.steps and not all(erasure.finished for erasure in erasures):
             steps = range(step, min(step + settings.steps_ahead, settings.steps))
-            for _ in _learn(erasures, steps):
+            for _ in _learn(erasures, steps, under=erasures if simultaneous else ()):
                 step += 1
                 bar.update()
                 bar.set_postfix(degree=", ".join(f"{e.degree.average:.2f}" for e in erasures), refresh=False)
@@ -328,18 +327,21 @@ def erase_simultaneously(
     return [erasure.increment() for erasure in erasures]
 
 
-def _learn(erasures: Sequence[Erasure], steps: range) -> Iterator[None]:
+def _learn(erasures: Sequence[Erasure], steps: range, under: Sequence[Erasure]) -> Iterator[None]:
     """Steps whose latents are sampled together; fewer, where all erasures finish."""
     learning = [erasure for erasure in erasures if not erasure.finished]
     began = time.perf_counter()
-    with torch.no_grad():
-        weights = together([erasure.student for erasure in erasures])
-    sampled = {id(erasure): erasure.batches(steps, weights) for erasure in learning}
+    batches = []
+    for erasure in learning:
+        with torch.no_grad():
+            ask = erasure.settings.schedule == "student"
+            weights = together([e.student for e in under or [erasure]]) if ask else {}
+        batches.append(erasure.examples.batches(steps, weights))
     for index in range(len(steps)):
-        left = [e for e in learning if not e.finished]
+        left = [(e, of_one[index]) for e, of_one in zip(learning, batches, strict=True) if not e.finished]
         if not left:
             break
-        descend(erasures, [sampled[id(e)][index] if e in left else None for e in erasures])
+        descend(*zip(*left, strict=True), under)
         yield
     for erasure in learning:
         erasure.seconds += (time.perf_counter() - began) / len(learning)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from diffusers import DDIMScheduler
@@ -44,12 +44,52 @@ class Batch:
     kept: torch.Tensor
     eps_kept: torch.Tensor
 
+    def __getitem__(self, index: torch.Tensor | slice) -> Batch:
+        """Some of the examples."""
+        return Batch(*(part[index] if len(part) else part for part in self._parts()))
 
-def guided(predict: Predict, x_t: torch.Tensor, t: torch.Tensor, text: torch.Tensor, null: torch.Tensor, scale: float):
-    """Classifier-free guidance ``ε(∅) + scale (ε(c) − ε(∅))``: both predictions in one batch of ``2b``."""
-    both = predict(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([text, null]))
-    eps_concept, eps_null = both.chunk(2)
+    @classmethod
+    def cat(cls, batches: Sequence[Batch]) -> Batch:
+        return cls(*(torch.cat(parts) for parts in zip(*(batch._parts() for batch in batches), strict=True)))
+
+    def _parts(self) -> list[torch.Tensor]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+def both(
+    predict: Predict, x_t: torch.Tensor, t: torch.Tensor, text: torch.Tensor, null: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both predictions of classifier-free guidance, in one batch of ``2b``."""
+    eps_concept, eps_null = predict(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([text, null])).chunk(2)
+    return eps_concept, eps_null
+
+
+def guided(eps_concept: torch.Tensor, eps_null: torch.Tensor, scale: float) -> torch.Tensor:
+    """Classifier-free guidance ``ε(∅) + scale (ε(c) − ε(∅))``."""
     return eps_null + scale * (eps_concept - eps_null)
+
+
+@torch.no_grad()
+def trajectories(
+    predict: Predict,
+    scheduler: DDIMScheduler,
+    noise: torch.Tensor,
+    text: torch.Tensor,
+    null: torch.Tensor,
+    guidance_scale: float,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Whole guided trajectories, point by point, with the two predictions that lead on from each.
+
+    Arguments are those of ``denoise_partway``. Yields ``x_t`` ``(b, c, h, w)``, ``t`` ``(b,)``, ``ε(x_t, text)`` and
+    ``ε(x_t, null)``: ``2 b`` evaluations a point, of which none is spent for the latent alone.
+    """
+    x_t = noise * scheduler.init_noise_sigma
+    for timestep in scheduler.timesteps:
+        t = timestep.to(x_t.device).expand(len(x_t))
+        eps_concept, eps_null = both(predict, x_t, t, text, null)
+        yield x_t, t, eps_concept, eps_null
+        eps = guided(eps_concept, eps_null, guidance_scale)
+        x_t = scheduler.step(eps, timestep, x_t, return_dict=False)[0]
 
 
 @torch.no_grad()
@@ -80,6 +120,6 @@ def denoise_partway(
     for step in range(int(stops.max())):
         going = (stops > step).nonzero().squeeze(1).to(x_t.device)
         t = timesteps[step].to(x_t.device).expand(len(going))
-        eps = guided(predict, x_t[going], t, text[going], null[going], guidance_scale)
+        eps = guided(*both(predict, x_t[going], t, text[going], null[going]), guidance_scale)
         x_t[going] = scheduler.step(eps, timesteps[step], x_t[going], return_dict=False)[0]
     return x_t, timesteps[stops].to(x_t.device)

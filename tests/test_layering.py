@@ -19,6 +19,7 @@ ORDER = [
     "multierase.decoupling",
     "multierase.increments",
     "multierase.erase_settings",
+    "multierase.examples",
     "multierase.student",
     "multierase.training",
     "multierase.library",

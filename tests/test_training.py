@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from multierase import training
+from multierase.base import Base
 from multierase.composer import Composer
 from multierase.concepts import Concept
 from multierase.decoupling import ConceptRefused
 from multierase.increments import SCOPES, touched_parameters
-from multierase.student import together
-from multierase.training import EraseSettings, Erasure, descend, erase, erase_simultaneously
+from multierase.student import side_by_side, together
+from multierase.training import EraseSettings, Erasure, descend, erase, erase_several
 
 
 def assert_equal(a, b):
@@ -22,7 +23,7 @@ def assert_equal(a, b):
     assert [name for name in a.deltas if not torch.equal(a.dense(name), b.dense(name))] == []
 
 
-@pytest.mark.parametrize("schedule", ["frozen", "student"])
+@pytest.mark.parametrize("schedule", ["pooled", "frozen", "student"])
 @pytest.mark.parametrize("scope", SCOPES)
 def test_every_scope_and_schedule_changes_just_its_own_parameters(tiny, quick, scope, schedule):
     before = {name: parameter.clone() for name, parameter in tiny.unet.named_parameters()}
@@ -78,7 +79,7 @@ def test_one_step_agrees_with_a_plain_rendering_of_the_paper(tiny):
         free_learning_rate=1e-3,
     )
     increment = erase(tiny, "Noto", settings)
-    noise, stops, *_ = Erasure(tiny, Concept("Noto"), settings)._noise(0)
+    noise, stops, *_ = Erasure(tiny, Concept("Noto"), settings).examples.draw(0)
     scheduler, x_t = tiny.sampler(6), noise.clone()
     concept, null = tiny.text(["Noto"]), tiny.text([""])
     with torch.no_grad():
@@ -130,17 +131,17 @@ def test_early_stop_says_so_and_spends_less(tiny):
 def test_evaluations_are_counted(tiny):
     settings = EraseSettings(steps=2, batch_size=3, sampler_steps=5, stop_at=None)
     erasure = Erasure(tiny, Concept("Noto"), settings)
-    stops = torch.cat([erasure._noise(step)[1] for step in range(2)])
+    stops = torch.cat([erasure.examples.draw(step)[1] for step in range(2)])
     info = erase(tiny, "Noto", settings).info
     sampling, targets = 2 * int(stops.sum()), 2 * len(stops)
     trained = info["unet_evaluations"] - sampling - targets
-    assert 2.0 * 6 <= trained <= 2.4 * 6  # forward and backward of a strict step: about 2.1 forwards a latent
+    assert 1.7 * 6 <= trained <= 2.3 * 6  # forward and backward of a strict step: about two forwards a latent
 
 
 def test_erase_from_and_anchor(tiny, quick):
     concept = Concept("hat", erase_from="cowboy")
     erasure = Erasure(tiny, concept, quick)
-    (batch,) = erasure.batches(range(1), {})
+    (batch,) = erasure.examples.batches(range(1), {})
     cowboy, hat, null = (tiny.text([prompt] * len(batch.x_t)) for prompt in ("cowboy", "hat", ""))
     eps = [tiny.predict_noise(batch.x_t, batch.t, text) for text in (cowboy, hat, null)]
     torch.testing.assert_close(batch.text, cowboy)
@@ -151,12 +152,12 @@ def test_erase_from_and_anchor(tiny, quick):
 def test_several_prompts_are_all_used(tiny, quick):
     prompts = ("Noto", "a church by Noto", "Noto art")
     erasure = Erasure(tiny, Concept("Noto", prompts), quick)
-    used = {int(i) for step in range(20) for i in erasure._noise(step)[2]}
+    used = {int(i) for step in range(20) for i in erasure.examples.draw(step)[2]}
     assert used == {0, 1, 2}
     assert erase(tiny, Concept("Noto", prompts), quick).info["prompts"] == list(prompts)
 
 
-@pytest.mark.parametrize("schedule", ["frozen", "student"])
+@pytest.mark.parametrize("schedule", ["pooled", "frozen", "student"])
 def test_resumed_is_uninterrupted(tiny, tmp_path, monkeypatch, schedule):
     settings = EraseSettings(
         steps=40, batch_size=1, sampler_steps=2, sampling_batch=16, stop_at=None, schedule=schedule
@@ -224,8 +225,6 @@ def test_a_checkpoint_of_other_settings_is_refused(tiny, quick, tmp_path):
 def test_deltas_are_float32_on_a_bfloat16_base(tokenizer, quick):
     from conftest import tiny_pipeline
 
-    from multierase.base import Base
-
     base = Base(tiny_pipeline(tokenizer).to(dtype=torch.bfloat16), "tiny")
     increment = erase(base, "Noto", dataclasses.replace(quick, scope="esd-x", decouple=False, free_learning_rate=1e-5))
     assert all(increment.dense(name).dtype == torch.float32 for name in increment.deltas)
@@ -270,7 +269,7 @@ def test_regularisation_shrinks_the_increment(tiny, regularizer):
 
 def test_a_sentences_context_takes_the_place_of_the_empty_prompt(tiny, quick):
     concept = Concept("Noto", ("a church by Noto",), contexts=("a church",))
-    (batch,) = Erasure(tiny, concept, quick).batches(range(1), {})
+    (batch,) = Erasure(tiny, concept, quick).examples.batches(range(1), {})
     church, sentence = (tiny.text([prompt] * len(batch.x_t)) for prompt in ("a church", "a church by Noto"))
     eps_context, eps_concept = (tiny.predict_noise(batch.x_t, batch.t, text) for text in (church, sentence))
     torch.testing.assert_close(
@@ -313,7 +312,7 @@ def test_the_correlation_falls_and_ends_an_erasure_on_its_own_threshold(tiny, de
         stop_at=None, stop_on="correlation",
     )  # fmt: skip
     free = Erasure(tiny, Concept("Noto"), dataclasses.replace(settings, steps=20))
-    for batch in free.batches(range(20), {}):
+    for batch in free.examples.batches(range(20), {}):
         descend([free], [batch])
     assert free.correlation.curve[-1] < 0 < free.correlation.curve[0]
     stopped = erase(tiny, "Noto", dataclasses.replace(settings, stop_at=0.5 * free.correlation.curve[0]))
@@ -328,7 +327,7 @@ def test_the_students_own_empty_prompt_is_asked_where_nothing_keeps_it(tiny, qui
     }
     assert evaluations["correlation"] > evaluations["esd"]
     erasure = Erasure(tiny, Concept("Noto"), free)
-    batches = erasure.batches(range(2), {})
+    batches = erasure.examples.batches(range(2), {})
     descend([erasure], batches[:1])
     student, null = (
         tiny.predict_noise(batches[1].x_t, batches[1].t, text, together([erasure.student])).detach()
@@ -345,10 +344,10 @@ def test_simultaneous_erasures_of_concepts_that_are_blind_to_each_other_are_thos
     keep = {"Noto": ("Twemoji",), "Twemoji": ("Noto",)}
     blind = [Erasure(emoji, Concept(name), dataclasses.replace(settings, keep=keep[name])) for name in keep]
     for step in range(settings.steps):
-        descend(blind, [erasure.batches(range(step, step + 1), {})[0] for erasure in blind])
+        descend(blind, [erasure.examples.batches(range(step, step + 1), {})[0] for erasure in blind], blind)
     for name, erasure in zip(keep, blind, strict=True):
         assert _apart(erase(emoji, name, erasure.settings), erasure.increment()) < 0.1
-    beside = erase_simultaneously(emoji, list(keep), settings)
+    beside = erase_several(emoji, list(keep), settings, simultaneous=True)
     assert _apart(erase(emoji, "Noto", settings), beside[0]) > 0.2  # not blind to each other, they feel each other
 
 
@@ -360,14 +359,17 @@ def _apart(one, other):
 def test_several_losses_are_balanced(tiny, quick):
     """SepME, eq. 35: however large one concept's loss, all pull equally."""
     erasures, again = ([Erasure(tiny, Concept(name), quick) for name in ("Noto", "Twemoji")] for _ in range(2))
-    batches = [erasure.batches(range(1), {})[0] for erasure in erasures]
+    batches = [erasure.examples.batches(range(1), {})[0] for erasure in erasures]
     batches[1].target.mul_(10)
     weights = together([erasure.student for erasure in again])
-    losses = [erasure.loss(batch, weights) for erasure, batch in zip(again, batches, strict=True)]
+    losses = [
+        erasure.loss(batch, tiny.predict_noise(*erasure.inputs(batch), weights))
+        for erasure, batch in zip(again, batches, strict=True)
+    ]
     ratio = (losses[1].own / losses[0].own).item()
     assert ratio > 10
     total = ratio * losses[0].own + losses[1].own + losses[0].others + losses[1].others
-    descend(erasures, batches)
+    descend(erasures, batches, erasures)
     for erasure, other in zip(erasures, again, strict=True):
         for name, gradient in zip(
             other.student.variables,
@@ -378,12 +380,13 @@ def test_several_losses_are_balanced(tiny, quick):
             torch.testing.assert_close(got, gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max().item())
 
 
-def test_each_of_several_ends_by_its_own_early_stop_and_resumes(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("simultaneous", [False, True])
+def test_each_of_several_ends_by_its_own_early_stop_and_resumes(tiny, tmp_path, monkeypatch, simultaneous):
     settings = EraseSettings(
-        steps=60, batch_size=1, sampler_steps=2, sampling_batch=16, learning_rate=3e-2, stop_at=0.3, momentum=0.5
+        steps=200, batch_size=1, sampler_steps=2, sampling_batch=16, learning_rate=2e-3, stop_at=0.3, momentum=0.9
     )
     names = ["Noto", "Twemoji"]
-    whole = erase_simultaneously(tiny, names, settings)
+    whole = erase_several(tiny, names, settings, simultaneous=simultaneous)
     steps = [increment.info["steps"] for increment in whole]
     assert steps[0] != steps[1] and {increment.info["stop_reason"] for increment in whole} == {"erased"}
     checkpoint, calls = tmp_path / "several.partial", []
@@ -397,8 +400,11 @@ def test_each_of_several_ends_by_its_own_early_stop_and_resumes(tiny, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(training, "descend", killed)
         with pytest.raises(KeyboardInterrupt):
-            erase_simultaneously(tiny, names, settings, checkpoint=checkpoint)
-    resumed = erase_simultaneously(tiny, names, settings, checkpoint=checkpoint, resume=True)
+            erase_several(tiny, names, settings, simultaneous=simultaneous, checkpoint=checkpoint)
+    assert checkpoint.exists()
+    with pytest.raises(ValueError, match="checkpoint of another erasure"):
+        erase_several(tiny, names, settings, simultaneous=not simultaneous, checkpoint=checkpoint, resume=True)
+    resumed = erase_several(tiny, names, settings, simultaneous=simultaneous, checkpoint=checkpoint, resume=True)
     for one, other in zip(whole, resumed, strict=True):
         assert_equal(one, other)
         assert one.info["steps"] == other.info["steps"]
@@ -407,7 +413,85 @@ def test_each_of_several_ends_by_its_own_early_stop_and_resumes(tiny, tmp_path, 
 def test_several_concepts_are_named_once_each(tiny, quick):
     for names in ([], ["Noto", "Noto"]):
         with pytest.raises(ValueError, match="give each concept once"):
-            erase_simultaneously(tiny, names, quick)
+            erase_several(tiny, names, quick)
+
+
+@pytest.mark.parametrize("schedule", ["pooled", "frozen", "student"])
+def test_several_in_one_batch_are_those_of_runs_of_their_own(emoji, schedule):
+    """Up to the rounding of larger batches, which Adam's first steps make more of where a gradient is nearly none."""
+    settings = EraseSettings(schedule=schedule, trajectories=3, sampler_steps=4, steps=6, batch_size=2, stop_at=None)
+    names = ["Noto", "Twemoji", "Fluent Flat"]
+    each = [dataclasses.replace(settings, keep=(f"a whale by {name}",) * (name == "Noto")) for name in names]
+    several = erase_several(emoji, names, each)
+    for name, one, together_ in zip(names, each, several, strict=True):
+        alone = erase(emoji, name, one)
+        assert _apart(alone, together_) < 1e-3
+        assert together_.info["unet_evaluations"] == alone.info["unet_evaluations"]
+        assert together_.info["decoupled_from"] == alone.info["decoupled_from"]
+
+
+def test_only_keys_and_values_can_differ_within_a_batch(tiny, quick):
+    with pytest.raises(ValueError, match="erase one concept at a time"):
+        erase_several(tiny, ["Noto", "Twemoji"], dataclasses.replace(quick, scope="esd-x"))
+    with pytest.raises(ValueError, match="the same settings but for what is kept"):
+        erase_several(tiny, ["Noto", "Twemoji"], [quick, dataclasses.replace(quick, eta=1.0)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_keys_and_values_beside_the_frozen_weights_are_those_of_changed_weights(tokenizer, quick, dtype):
+    from conftest import tiny_pipeline
+
+    base = Base(tiny_pipeline(tokenizer).to(dtype=dtype), "tiny")
+    students = [Erasure(base, Concept(name), quick).student for name in ("Noto", "Twemoji")]
+    generator = torch.Generator().manual_seed(0)
+    for student in students:
+        for variable in student.variables.values():
+            variable.data.copy_(0.3 * torch.randn(variable.shape, generator=generator))
+    x_t, t = torch.randn(3, *base.latent_shape, generator=generator), torch.tensor([10, 500, 900])
+    text = base.text(["Noto", "a church by Twemoji", "Twemoji"])
+    with side_by_side(students, [1, 2]), torch.no_grad():
+        got = base.predict_noise(x_t, t, text).split([1, 2])
+    for student, part, mine in zip(students, got, (slice(0, 1), slice(1, 3)), strict=True):
+        with torch.no_grad():
+            expected = base.predict_noise(x_t[mine], t[mine], text[mine], together([student]))
+            frozen = base.predict_noise(x_t[mine], t[mine], text[mine])
+        tolerance = 1e-5 if dtype == torch.float32 else 0.2
+        assert (part - expected).norm() < tolerance * (expected - frozen).norm()
+
+
+def test_the_pools_examples_are_all_points_of_guided_trajectories_and_its_cost_is_theirs(emoji):
+    settings = EraseSettings(
+        schedule="pooled", trajectories=5, sampler_steps=4, batch_size=4, steps=10, keep_weight=0.0, stop_at=None
+    )
+    concept = Concept("Noto", ("a church by Noto", "a cat by Noto"), ("a church", "a cat"))
+    erasure = Erasure(emoji, concept, settings)
+    pool = erasure.examples.pool
+    assert len(pool.x_t) == 20 and erasure.evaluations.forward == 40
+    generator = erasure.examples._generator("pool")
+    first = torch.randperm(2, generator=generator)[0]
+    x_t = torch.randn(5, *emoji.latent_shape, generator=generator)[:1]
+    scheduler = emoji.sampler(4)
+    for index, t in enumerate(scheduler.timesteps):  # the first trajectory, written out
+        here = pool[torch.tensor([5 * index])]
+        torch.testing.assert_close(here.x_t, x_t, atol=1e-4, rtol=1e-4)
+        assert here.t == t
+        with torch.no_grad():
+            eps_c, eps_n = (
+                emoji.predict_noise(x_t, t[None], emoji.text([listed[first]]))
+                for listed in (concept.prompts, concept.contexts)
+            )
+        torch.testing.assert_close(here.target, eps_n - settings.eta * (eps_c - eps_n), atol=1e-3, rtol=1e-3)
+        x_t = scheduler.step(eps_n + 3.0 * (eps_c - eps_n), t, x_t).prev_sample
+    info = erase(emoji, concept, settings).info
+    assert 40 + 40 * 1.7 <= info["unet_evaluations"] <= 40 + 40 * 2.3
+
+
+def test_the_pool_is_gone_through_again_and_again_without_repeating(tiny):
+    settings = EraseSettings(schedule="pooled", trajectories=3, sampler_steps=2, batch_size=4)
+    examples = Erasure(tiny, Concept("Noto"), settings).examples
+    drawn = torch.cat([examples._drawn(step) for step in range(3)])
+    assert sorted(drawn[:6].tolist()) == sorted(drawn[6:].tolist()) == list(range(6))
+    assert drawn[:6].tolist() != drawn[6:].tolist()
 
 
 def test_rank_and_residual_are_told_and_a_concept_without_any_is_refused(emoji, quick):
