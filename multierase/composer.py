@@ -12,8 +12,9 @@ from typing import Literal, get_args
 import torch
 from diffusers import UNet2DConditionModel
 
-from multierase.decoupling import KeepList, joint_transfers, projecting_transfers
-from multierase.increments import Factors, Increment, reads_text, suggest
+from multierase.base import Fingerprint
+from multierase.decoupling import KeepList, Transfer, joint_transfers, projecting_transfers
+from multierase.increments import Factors, Increment, reads_text, suggest, times
 from multierase.library import UnknownConcept, require_fits
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Composer:
         self._parameters = dict(unet.named_parameters())
         self._pristine: dict[str, torch.Tensor] = {}
         self._checked: dict[str, Increment] = {}
+        self._fingerprints: dict[str, Fingerprint] = {}  # of one parameter each: they take longer than composing
         self._off: dict[str, float] = {}
         self._passed_over: set[str] = set()
 
@@ -129,21 +131,18 @@ class Composer:
         its own tokens now is from what its increment does alone. 0: the same; 1: as if it were not there. Increments
         without keys and values, or without a Gram matrix, have none."""
         active = {name: self._increment(name) for name in self.off}
+        factors = {name: increment.gram for name, increment in active.items() if increment.gram is not None}
         transfers = self._transfers(active)
-        found = {}
-        for name, increment in active.items():
-            factor, off, alone = increment.gram, 0.0, 0.0
-            if factor is None:
-                continue
-            for parameter in filter(reads_text, increment.deltas):
-                parts = {n: inc for n, inc in active.items() if parameter in inc.deltas}
-                total = sum(self._off[n] * _moved(inc, parameter, transfers.get(n)) for n, inc in parts.items())
-                own = self._off[name] * increment.dense(parameter)
-                off += ((total - own) @ factor).double().square().sum().item()
-                alone += (own @ factor).double().square().sum().item()
-            if alone:
-                found[name] = math.sqrt(off / alone)
-        return found
+        off, alone = dict.fromkeys(factors, 0.0), dict.fromkeys(factors, 0.0)
+        for parameter in sorted({p for increment in active.values() for p in filter(reads_text, increment.deltas)}):
+            nothing = torch.zeros(self._parameters[parameter].shape)
+            total = self._added(nothing, parameter, active, self._off, transfers)
+            for name, factor in factors.items():
+                if (delta := active[name].deltas.get(parameter)) is not None:
+                    own = self._off[name] * times(delta, factor)
+                    off[name] += (total @ factor - own).double().square().sum().item()
+                    alone[name] += own.double().square().sum().item()
+        return {name: math.sqrt(off[name] / alone[name]) for name in factors if alone[name]}
 
     def crosstalk(self) -> dict[str, dict[str, float]]:
         """``X_ij = ‖Δ_i E_j‖ / ‖W0 E_j‖`` over keys and values, known before any picture is made: how much concept
@@ -170,7 +169,7 @@ class Composer:
             }
         return table
 
-    def _transfers(self, active: Mapping[str, Increment]) -> dict[str, torch.Tensor]:
+    def _transfers(self, active: Mapping[str, Increment]) -> dict[str, Transfer]:
         """``T_i`` of each erased concept that touches keys and values; empty under ``sum``."""
         if self.solve == "sum":
             return {}
@@ -184,10 +183,9 @@ class Composer:
         lists = [sum(factor @ factor.T for factor in kept)] if kept else []
         if self.keep is not None:
             lists.append(self.keep.gram(active))
-        grams = {name: factor.double() @ factor.double().T for name, factor in factors.items()}
         if self.solve == "project":
-            return projecting_transfers(grams, lists, tolerance=self.tolerance)
-        return joint_transfers(grams, lists, keep_weight=self.keep_weight, ridge=self.ridge)
+            return projecting_transfers(factors, lists, tolerance=self.tolerance)
+        return joint_transfers(factors, lists, keep_weight=self.keep_weight, ridge=self.ridge)
 
     def _kept(self, name: str) -> list[torch.Tensor]:
         """The Gram factor of an increment that is not off; none of one that could not be put on this base anyway."""
@@ -223,7 +221,10 @@ class Composer:
                 here = sorted(self.increments)
                 raise UnknownConcept(f"no increment for {name!r}{suggest(name, here)}; there are {here}")
             increment = self.increments[name]
-            require_fits(increment, {**self._parameters, **self._pristine})
+            weights = {**self._parameters, **self._pristine}
+            for parameter in (increment.deltas.keys() & weights.keys()) - self._fingerprints.keys():
+                self._fingerprints[parameter] = Fingerprint.of("this U-Net", {parameter: weights[parameter]})
+            require_fits(increment, weights, self._fingerprints)
             self._checked[name] = increment
         return self._checked[name]
 
@@ -232,23 +233,32 @@ class Composer:
         name: str,
         active: Mapping[str, Increment],
         strengths: Mapping[str, float],
-        transfers: Mapping[str, torch.Tensor],
+        transfers: Mapping[str, Transfer],
     ) -> None:
         parameter = self._parameters[name]
         pristine = self._pristine.setdefault(name, parameter.detach().clone())
-        parts = [(concept, inc) for concept, inc in active.items() if name in inc.deltas]
-        if not parts:
-            parameter.copy_(pristine)
-            return
-        total = pristine.float()  # a new tensor, or the pristine one itself in float32: never changed in place
-        for concept, increment in parts:
-            total = total + strengths[concept] * _moved(increment, name, transfers.get(concept)).to(total.device)
-        parameter.copy_(total)
+        parameter.copy_(self._added(pristine.float(), name, active, strengths, transfers))
 
-
-def _moved(increment: Increment, parameter: str, transfer: torch.Tensor | None) -> torch.Tensor:
-    """``Δ T`` of one parameter, dense; ``Δ`` where there is no ``T`` or the parameter does not read the text."""
-    if transfer is None or not reads_text(parameter):
-        return increment.dense(parameter)
-    delta = increment.deltas[parameter]
-    return delta.up @ (delta.down @ transfer) if isinstance(delta, Factors) else delta @ transfer
+    def _added(
+        self,
+        start: torch.Tensor,
+        parameter: str,
+        active: Mapping[str, Increment],
+        strengths: Mapping[str, float],
+        transfers: Mapping[str, Transfer],
+    ) -> torch.Tensor:
+        """``start + Σ s_i Δ_i T_i`` of one parameter in float32; ``start`` stays as it is. Factors, which are most of
+        what there is, are stacked and multiplied once: so the weights are gone through once, however many concepts."""
+        ups, downs = [], []
+        for concept, increment in active.items():
+            delta = increment.deltas.get(parameter)
+            through = transfers.get(concept) if reads_text(parameter) else None
+            if isinstance(delta, Factors):
+                ups.append(strengths[concept] * delta.up)
+                downs.append(through(delta.down) if through else delta.down)
+            elif delta is not None:
+                start = start + (strengths[concept] * (through(delta) if through else delta)).to(start.device)
+        if not ups:
+            return start
+        up, down = (torch.cat(parts, dim).to(start.device) for parts, dim in ((ups, 1), (downs, 0)))
+        return torch.addmm(start, up, down)

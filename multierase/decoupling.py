@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -117,50 +117,71 @@ def covariance(gram: torch.Tensor) -> torch.Tensor:
     return gram.double() / gram.double().trace().clamp_min(torch.finfo(torch.float64).tiny) * len(gram)
 
 
+Transfer = Callable[[torch.Tensor], torch.Tensor]  # Δ -> Δ T, row by row, of (n, d) float32
+
+
+def _scaled(factor: torch.Tensor) -> torch.Tensor:
+    """The ``(d, r)`` factor of ``covariance`` of a Gram matrix."""
+    factor = factor.double()
+    return factor * (len(factor) / factor.square().sum().clamp_min(torch.finfo(torch.float64).tiny)).sqrt()
+
+
 def joint_transfers(
     own: Mapping[str, torch.Tensor], kept: Iterable[torch.Tensor], *, keep_weight: float, ridge: float
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Transfer]:
     """``T_i`` ``(d, d)`` with ``Σ_i s_i Δ_i T_i`` the weights closest to what each increment does to its own tokens,
     while doing little to the kept ones.
 
     The minimum of ``Σ_i ‖ΔW E_i − s_i Δ_i E_i‖² + κ n ‖ΔW E_kept‖² + λ‖ΔW‖²`` is ``ΔW = Σ_i s_i Δ_i C_i M⁻¹`` with
     ``M = Σ_i C_i + κ n C_kept + λ``: one ``(d, d)`` factorisation for all layers, whatever the strengths. The kept side
-    grows with the number ``n`` of erased concepts: with a fixed weight, forty of them outweigh it.
+    grows with the number ``n`` of erased concepts: with a fixed weight, forty of them outweigh it. The ridge stands for
+    what no list names: without it a word that is in none is taken for whatever word it is nearest to.
 
     Args:
-        own: per erased concept the ``(d, d)`` Gram matrix of its tokens.
-        kept: Gram matrices of what is kept; each list weighs the same.
+        own: per erased concept ``(d, r)`` ``F`` with ``F Fᵀ`` the Gram matrix of its tokens.
+        kept: Gram matrices ``(d, d)`` of what is kept; each list weighs the same.
         keep_weight: ``κ``, of the kept side beside all erased concepts together.
         ridge: ``λ``, in units of the tokens' mean variance.
 
     Raises:
         ValueError: for a singular system.
     """
-    each = {name: covariance(matrix) for name, matrix in own.items()}
-    total = sum(each.values()) + ridge * torch.eye(len(next(iter(each.values()))), dtype=torch.float64)
+    factors = {name: _scaled(factor) for name, factor in own.items()}
+    every = torch.cat(list(factors.values()), dim=1)
+    total = every @ every.T + ridge * torch.eye(len(every), dtype=torch.float64)
     lists = [covariance(matrix) for matrix in kept]
     if lists:
-        total = total + keep_weight * len(each) * sum(lists) / len(lists)
-    factor, failed = torch.linalg.cholesky_ex(total)
+        total = total + keep_weight * len(factors) * sum(lists) / len(lists)
+    cholesky, failed = torch.linalg.cholesky_ex(total)
     if failed:
-        raise ValueError(f"the joint solve is singular with ridge {ridge}: give a larger one, such as 1e-3")
-    # C_i M⁻¹ = (M⁻¹ C_i)ᵀ, both being symmetric
-    return {name: torch.cholesky_solve(matrix, factor).T.float() for name, matrix in each.items()}
+        raise ValueError(f"the joint solve is singular with ridge {ridge}: give a larger one, such as 1e-2")
+    # C_i M⁻¹ = F (M⁻¹ F)ᵀ: as many columns as the concept has tokens, not as there are dimensions.
+    solved = torch.cholesky_solve(every, cholesky).T.float().split([factor.shape[1] for factor in factors.values()])
+    return {name: _through(f.float(), g) for (name, f), g in zip(factors.items(), solved, strict=True)}
+
+
+def _through(left: torch.Tensor, right: torch.Tensor) -> Transfer:
+    return lambda rows: (rows @ left) @ right
 
 
 def projecting_transfers(
     own: Mapping[str, torch.Tensor], kept: Iterable[torch.Tensor], *, tolerance: float
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Transfer]:
     """``T_i = I − Π_i``: each increment with what the kept and the other erased concepts say cut out of it.
 
     ``Π_i`` projects on the directions in which those tokens' root mean square is more than ``tolerance`` of the
     largest. Unlike ``joint_transfers`` it knows only all or nothing: a rich list leaves little of an increment.
+    Arguments as there.
     """
-    lists = [covariance(matrix) for matrix in kept]
+    each = {name: _scaled(factor) @ _scaled(factor).T for name, factor in own.items()}
+    everything = sum([covariance(matrix) for matrix in kept], sum(each.values()))
     transfers = {}
-    for name, matrix in own.items():
-        others = [covariance(other) for concept, other in own.items() if concept != name]
-        squares, vectors = torch.linalg.eigh(sum([*lists, *others], torch.zeros_like(matrix, dtype=torch.float64)))
-        taken = vectors[:, squares > tolerance**2 * squares[-1]]
-        transfers[name] = (torch.eye(len(matrix), dtype=torch.float64) - taken @ taken.T).float()
+    for name, matrix in each.items():
+        squares, vectors = torch.linalg.eigh(everything - matrix)
+        taken = vectors[:, squares > max(tolerance**2 * squares[-1].item(), 0)].float()
+        transfers[name] = _without(taken)
     return transfers
+
+
+def _without(taken: torch.Tensor) -> Transfer:
+    return lambda rows: rows - (rows @ taken) @ taken.T

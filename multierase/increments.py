@@ -82,6 +82,11 @@ class Factors:
 Delta = torch.Tensor | Factors
 
 
+def times(delta: Delta, tokens: torch.Tensor) -> torch.Tensor:
+    """``Δ E`` for ``(in, n)``, without making ``Δ``."""
+    return delta.up @ (delta.down @ tokens) if isinstance(delta, Factors) else delta @ tokens
+
+
 def _dense(delta: Delta) -> torch.Tensor:
     return delta.dense() if isinstance(delta, Factors) else delta
 

@@ -193,8 +193,13 @@ def _require_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         )
 
 
-def require_fits(increment: Increment, parameters: Mapping[str, torch.Tensor]) -> None:
-    """Raises ``IncrementFileError`` unless ``increment`` is one of these base weights': names, shapes and values."""
+def require_fits(
+    increment: Increment, parameters: Mapping[str, torch.Tensor], known: Mapping[str, Fingerprint] | None = None
+) -> None:
+    """Raises ``IncrementFileError`` unless ``increment`` is one of these base weights': names, shapes and values.
+
+    ``known``: fingerprints of single parameters, where they have been made already.
+    """
     where = f"increment {increment.concept!r} (of base {increment.base.name!r})"
     unknown = sorted(increment.deltas.keys() - parameters.keys())
     if unknown:
@@ -206,8 +211,8 @@ def require_fits(increment: Increment, parameters: Mapping[str, torch.Tensor]) -
             raise IncrementFileError(
                 f"{where}: {name} has shape {tuple(delta.shape)}, this U-Net's has {tuple(parameters[name].shape)}"
             )
-    own = Fingerprint.of("this U-Net", {name: parameters[name] for name in increment.deltas})
-    differing = increment.base.differing(own)
+    known = known or {name: Fingerprint.of("this U-Net", {name: parameters[name]}) for name in increment.deltas}
+    differing = [name for name in increment.deltas if increment.base.differing(known[name])]
     if differing:
         raise IncrementFileError(
             f"{where} was made for another base: {len(differing)} of {len(increment.deltas)} touched parameters have "
@@ -280,9 +285,10 @@ class Library(Mapping[str, Increment]):
 
     def require(self, concepts: list[str]) -> None:
         """Raises ``KeyError`` with the nearest match for every concept that is not in the library."""
-        here = list(self)
-        missing = [f"{c!r}{suggest(c, here)}" for c in concepts if c not in here]
+        missing = [concept for concept in concepts if concept not in self]
         if missing:
+            here = list(self)
+            missing = [f"{concept!r}{suggest(concept, here)}" for concept in missing]
             raise UnknownConcept(f"not in library {self.folder}: {', '.join(missing)}; it holds {here}")
 
     def __getitem__(self, concept: str) -> Increment:
@@ -301,7 +307,9 @@ class Library(Mapping[str, Increment]):
         return len(self.infos())
 
     def __contains__(self, concept: object) -> bool:
-        return concept in self.infos()
+        """Reads one file's header, not all of them."""
+        path = self.folder / f"{Concept(concept).slug}.safetensors" if isinstance(concept, str) and concept else None
+        return path is not None and path.is_file() and read_info(path).get("concept") == concept
 
 
 def _read_keep_list(path: Path, key: str) -> KeepList | None:
