@@ -180,7 +180,8 @@ class Composer:
         kept = [
             factor.double() for name in sorted(self.increments) if name not in active for factor in self._kept(name)
         ]
-        lists = [sum(factor @ factor.T for factor in kept)] if kept else []
+        every = torch.cat(kept, dim=1) if kept else None
+        lists = [] if every is None else [every @ every.T]
         if self.keep is not None:
             lists.append(self.keep.gram(active))
         if self.solve == "project":
@@ -237,7 +238,9 @@ class Composer:
     ) -> None:
         parameter = self._parameters[name]
         pristine = self._pristine.setdefault(name, parameter.detach().clone())
-        parameter.copy_(self._added(pristine.float(), name, active, strengths, transfers))
+        # Straight into the weight, where nothing has to be rounded.
+        out = parameter if parameter.dtype == torch.float32 else None
+        parameter.copy_(self._added(pristine.float(), name, active, strengths, transfers, out))
 
     def _added(
         self,
@@ -246,19 +249,21 @@ class Composer:
         active: Mapping[str, Increment],
         strengths: Mapping[str, float],
         transfers: Mapping[str, Transfer],
+        out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """``start + Σ s_i Δ_i T_i`` of one parameter in float32; ``start`` stays as it is. Factors, which are most of
-        what there is, are stacked and multiplied once: so the weights are gone through once, however many concepts."""
+        what there is, are stacked and multiplied once: so the weights are gone through once, however many concepts.
+        ``out``: where such a product may be written."""
         ups, downs = [], []
         for concept, increment in active.items():
             delta = increment.deltas.get(parameter)
             through = transfers.get(concept) if reads_text(parameter) else None
             if isinstance(delta, Factors):
-                ups.append(strengths[concept] * delta.up)
-                downs.append(through(delta.down) if through else delta.down)
+                ups.append(delta.up)
+                downs.append(strengths[concept] * (through(delta.down) if through else delta.down))
             elif delta is not None:
                 start = start + (strengths[concept] * (through(delta) if through else delta)).to(start.device)
         if not ups:
             return start
         up, down = (torch.cat(parts, dim).to(start.device) for parts, dim in ((ups, 1), (downs, 0)))
-        return torch.addmm(start, up, down)
+        return torch.addmm(start, up, down, out=out)
