@@ -38,12 +38,13 @@ class Results:
         self.done: dict[str, dict] = {}
         for path in out.parent.glob(f"{out.name}.partial-*"):
             self.done.update(json.loads(path.read_text()))
+        self.mine = json.loads(self.own.read_text()) if self.own.exists() else {}
 
     def get(self, key: str, compute: Callable[[], dict]) -> dict:
         if key not in self.done:
-            self.done[key] = compute()
+            self.done[key] = self.mine[key] = compute()
             with replacing(self.own) as temporary:
-                temporary.write_text(json.dumps(self.done))
+                temporary.write_text(json.dumps(self.mine))
         return self.done[key]
 
     def finish(self, report: dict, *, keep: bool = False) -> None:
