@@ -4,9 +4,9 @@
 
 Increments of random numbers on the real U-Net's cross-attention: keys and values (24,960 x 768 in all) as factors and
 dense, and all of cross-attention (44 million numbers) dense. Beside copying the touched weights once,
-``load_state_dict`` and PEFT's adapters (``pip install peft``), in one process. Then what a thousand cycles leave
-behind. Times are medians, and multiples of the copy: absolute ones depend on the machine. Prints one JSON object on
-stdout; resumable.
+``load_state_dict`` and PEFT's adapters (``pip install -e ".[bench]"``), in one process. Then what a thousand cycles
+leave behind. Times are medians, and multiples of the copy: absolute ones depend on the machine. Prints one JSON object
+on stdout; resumable.
 """
 
 from __future__ import annotations

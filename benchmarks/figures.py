@@ -89,6 +89,16 @@ def solve_table(table: dict[str, dict]) -> None:
         print(f"| {variant} |" + "".join(values))
 
 
+def families_table(table: dict[str, dict]) -> None:
+    print("| | erased | siblings kept | the least kept subject of a sibling |")
+    print("|---|---|---|---|")
+    for variant, groups in table.items():
+        cells = [" / ".join(percent(groups[group][column]) for group in groups) for column in ("erased", "kept")]
+        least = min(groups.values(), key=lambda cell: cell["kept_least"])
+        worst = f"{percent(least['kept_least'])}" + (f", {least['least']}" if least["kept_least"] < 0.9 else "")
+        print(f"| {variant} | " + " | ".join([*cells, worst]) + " |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the pictures")
@@ -103,6 +113,7 @@ def main() -> None:
     )
     subsets_table(subsets)
     siblings_table(subsets)
+    families_table(json.loads((RESULTS / "siblings.json").read_text())["table"])
     capacity_table(capacity)
     solve_table(json.loads((RESULTS / "solve_settings.json").read_text())["table"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -186,29 +186,35 @@ class Increment:
         return self._with({name: _factored(delta, tolerance) for name, delta in self.deltas.items()})
 
     def compressed(self, error: float, dtype: torch.dtype = torch.float16) -> Increment:
-        """Cut to the fewest numbers that lose no more than ``error`` of the whole increment's Frobenius norm.
+        """Cut to few numbers that lose no more than ``error`` of the whole increment's Frobenius norm.
 
-        The singular values of all matrices are cut at one height, which is the least error for a given number of
-        factors' columns; then the numbers are rounded to ``dtype``, in which they are stored. Vectors and convolutions
-        are only rounded. The Gram matrix loses the directions with less than ``error`` of its largest singular value.
-        ``info["compression"]`` tells the error that was measured at the end, rounding included.
+        Keys and values all read the same text, so they are cut as one stacked matrix, whose right singular vectors
+        they share as ``down``; every other matrix has its own. Of all singular values those go first that carry the
+        least for the numbers they take; then the numbers are rounded to ``dtype``, in which they are stored. Vectors
+        and convolutions are only rounded. The Gram matrix loses the directions with less than ``error`` of its largest
+        singular value. ``info["compression"]`` tells the error that was measured at the end, rounding included.
 
         Raises:
             ValueError: for an error that is not within 0 and 1, or too small for the precision.
         """
         if not 0 <= error < 1:
             raise ValueError(f"error is {error}, give a share of the increment's norm: 0 or more and less than 1")
-        spectra = {name: _svd(delta) for name, delta in self.deltas.items() if len(delta.shape) == 2}
-        squares = torch.cat([scales for _, scales, _ in spectra.values()] or [torch.zeros(1)]).square().sort().values
-        allowed = error**2 * self.norm() ** 2
-        dropped = int((squares.cumsum(0) <= allowed).sum())
-        height = squares[dropped - 1].sqrt() if dropped else -1.0
-        deltas = {}
-        for name, delta in self.deltas.items():
-            if name in spectra:
-                left, scales, right = spectra[name]
-                delta = _cut(delta, left, scales, right, rank=max(int((scales > height).sum()), 1))
-            deltas[name] = _converted(delta, dtype)
+        stacks = self._stacks()
+        spectra = [self._spectrum(names) for names in stacks]
+        costs = [
+            sum(self.deltas[n].shape[0] for n in names) + len(v) for names, (_, v) in zip(stacks, spectra, strict=True)
+        ]
+        squares = torch.cat([squares for squares, _ in spectra] or [torch.zeros(1)])
+        worth = torch.cat(
+            [squares / cost for (squares, _), cost in zip(spectra, costs, strict=True)] or [torch.zeros(1)]
+        )
+        order = worth.argsort()
+        dropped = int((squares[order].cumsum(0) <= error**2 * self.norm() ** 2).sum())
+        least = worth[order[dropped - 1]] if dropped else -1.0
+        deltas = {name: _rounded(_dense(delta), dtype) for name, delta in self.deltas.items() if len(delta.shape) != 2}
+        for names, (squares, vectors), cost in zip(stacks, spectra, costs, strict=True):
+            rank = max(int((squares / cost > least).sum()), 1)
+            deltas.update(self._truncated(names, squares[:rank], vectors[:, :rank], dtype))
         lost = math.sqrt(sum((_dense(d) - self.dense(n)).double().square().sum().item() for n, d in deltas.items()))
         measured = lost / self.norm() if lost else 0.0
         if measured > error + 1e-9:
@@ -219,6 +225,37 @@ class Increment:
         gram = None if self.gram is None else gram_factor(self.gram.T, tolerance=max(error, 1e-4)).to(dtype).float()
         compression = {"error": measured, "allowed": error, "dtype": str(dtype).removeprefix("torch.")}
         return replace(self, deltas=deltas, info={**self.info, "compression": compression}, gram=gram)
+
+    def _stacks(self) -> list[list[str]]:
+        """Matrices that are cut together: keys and values, which have one input; every other one alone."""
+        matrices = [name for name, delta in self.deltas.items() if len(delta.shape) == 2]
+        text = [name for name in matrices if reads_text(name)]
+        return [*[text] * bool(text), *([name] for name in matrices if name not in text)]
+
+    def _spectrum(self, names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Squares of the stacked matrix's singular values, falling, and its right singular vectors as columns."""
+        total = 0.0
+        for delta in (self.deltas[name] for name in names):
+            if isinstance(delta, Factors):
+                up, down = delta.up.double(), delta.down.double()
+                total = total + down.T @ (up.T @ up) @ down
+            else:
+                total = total + delta.double().T @ delta.double()
+        squares, vectors = torch.linalg.eigh(total)
+        return squares.flip(0).clamp_min(0), vectors.flip(1)
+
+    def _truncated(
+        self, names: Sequence[str], squares: torch.Tensor, vectors: torch.Tensor, dtype: torch.dtype
+    ) -> dict[str, Delta]:
+        """The stacked matrix's first singular directions, where that takes less room than all of it."""
+        shapes = [self.deltas[name].shape for name in names]
+        if len(squares) * (sum(shape[0] for shape in shapes) + len(vectors)) >= sum(map(math.prod, shapes)):
+            return {name: _rounded(self.dense(name), dtype) for name in names}
+        root = squares.clamp_min(torch.finfo(torch.float64).tiny).sqrt().sqrt()  # half of the size to either factor
+        down = _rounded((root * vectors).T.contiguous(), dtype)
+        return {
+            name: Factors(_rounded(times(self.deltas[name], (vectors / root).float()), dtype), down) for name in names
+        }
 
     def densified(self) -> Increment:
         """Every parameter dense."""
@@ -260,11 +297,9 @@ def _cut(delta: Delta, left: torch.Tensor, scales: torch.Tensor, right: torch.Te
     return Factors((left[:, :rank] * root).float().contiguous(), (root[:, None] * right[:rank]).float().contiguous())
 
 
-def _converted(delta: Delta, dtype: torch.dtype) -> Delta:
-    """Rounded to ``dtype``, in float32."""
-    if isinstance(delta, Factors):
-        return Factors(*(part.to(dtype).float() for part in (delta.up, delta.down)))
-    return delta.to(dtype).float()
+def _rounded(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """To ``dtype``, in float32."""
+    return tensor.to(dtype).float()
 
 
 def _factored(delta: Delta, tolerance: float) -> Delta:

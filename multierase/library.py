@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 METADATA_KEY = "multierase"
 GRAM = "gram.factor"
+SHARED = "shared.down"
 
 
 class IncrementFileError(ValueError):
@@ -142,30 +144,40 @@ def _read(path: Path, with_tensors: bool) -> tuple[dict, dict[str, torch.Tensor]
 
 def _tensors(increment: Increment) -> dict[str, torch.Tensor]:
     tensors = {}
+    downs = [delta.down for delta in increment.deltas.values() if isinstance(delta, Factors)]
+    # Keys and values share one basis of the text embedding; at Stable Diffusion's size it is half of their factors.
+    shared = next((a for a, b in itertools.pairwise(downs) if torch.equal(a, b)), None)
+    if shared is not None:
+        tensors[SHARED] = shared.contiguous()
     for name, delta in increment.deltas.items():
         if isinstance(delta, Factors):
-            tensors[f"{name}.up"], tensors[f"{name}.down"] = delta.up.contiguous(), delta.down.contiguous()
+            tensors[f"{name}.up"] = delta.up.contiguous()
+            if shared is None or not torch.equal(delta.down, shared):
+                tensors[f"{name}.down"] = delta.down.contiguous()
         else:
             tensors[name] = delta.contiguous()
     if increment.gram is not None:
         tensors[GRAM] = increment.gram.contiguous()
     # Compressed numbers have been rounded already, so nothing is lost here.
     dtype = getattr(torch, increment.info.get("compression", {}).get("dtype", "float32"))
-    # Layers share one basis of directions; a file holds a copy for each.
     return {name: tensor.to(dtype, copy=True) for name, tensor in tensors.items()}
 
 
 def _deltas(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor | Factors]:
     deltas = {}
+    tensors = {key: tensor.float() for key, tensor in tensors.items()}
+    shared = tensors.pop(SHARED, None)
     for key, tensor in tensors.items():
         if key.endswith(".up"):
             name = key.removesuffix(".up")
-            down = tensors[f"{name}.down"]
+            down = tensors.get(f"{name}.down", shared)
+            if down is None:
+                raise ValueError(f"{name} has one factor only: neither {name}.down nor {SHARED} is there")
             if tensor.ndim != 2 or down.ndim != 2 or tensor.shape[1] != down.shape[0]:
                 raise ValueError(f"{name}: factors of shapes {tuple(tensor.shape)} and {tuple(down.shape)} do not fit")
-            deltas[name] = Factors(tensor.float(), down.float())
+            deltas[name] = Factors(tensor, down)
         elif not key.endswith(".down"):
-            deltas[key] = tensor.float()
+            deltas[key] = tensor
     return deltas
 
 

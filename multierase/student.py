@@ -26,10 +26,11 @@ class Student:
         parameters = dict(base.unet.named_parameters())
         self.frozen = {name: parameters[name] for name in touched_parameters(base.unet, scope)}
         self.variables, self.down = {}, {}
+        down = None if basis is None else basis.T.contiguous().to(base.device)
         for name, weight in self.frozen.items():
             shape = weight.shape
             if basis is not None and reads_text(name):
-                self.down[name] = basis.T.to(base.device)
+                self.down[name] = down
                 shape = (weight.shape[0], basis.shape[1])
             self.variables[name] = torch.zeros(shape, device=base.device, requires_grad=True)
 
@@ -46,11 +47,10 @@ class Student:
         return self.variables[name] @ self.down[name] if name in self.down else self.variables[name]
 
     def deltas(self) -> dict[str, torch.Tensor | Factors]:
+        """What it has learned, on the CPU; keys and values share one ``down``."""
         detached = {name: variable.detach().cpu().clone() for name, variable in self.variables.items()}
-        return {
-            name: Factors(value, self.down[name].cpu().clone()) if name in self.down else value
-            for name, value in detached.items()
-        }
+        down = next((down.cpu() for down in self.down.values()), None)
+        return {name: Factors(value, down) if name in self.down else value for name, value in detached.items()}
 
 
 def together(students: Sequence[Student]) -> dict[str, torch.Tensor]:

@@ -105,6 +105,24 @@ def test_compressing_loses_no_more_than_it_says_and_takes_the_least_room_for_it(
     assert "compression" not in (0.3 * small).info and "compression" not in small.densified().info
 
 
+def test_keys_and_values_are_compressed_together_and_share_what_reads_the_text():
+    generator = torch.Generator().manual_seed(0)
+    names = [f"block.{i}.attn2.to_{which}.weight" for i in range(4) for which in "kv"]
+    frozen = {name: torch.randn(40, 24, generator=generator) for name in names}
+    basis = torch.randn(12, 24, generator=generator) * torch.logspace(0, -3, 12)[:, None]
+    deltas = {name: torch.randn(40, 12, generator=generator) @ basis for name in names}
+    whole = Increment(deltas, Fingerprint.of("base", frozen), {"concept": "c"})
+    small = whole.compressed(0.05)
+    downs = {id(delta.down) for delta in small.deltas.values()}
+    assert len(downs) == 1
+    # Eckart-Young: no other basis of that many directions loses less of the stacked matrix
+    rank = next(iter(small.deltas.values())).down.shape[0]
+    scales = torch.linalg.svdvals(torch.cat(list(deltas.values())).double())
+    least = lambda rank: (scales[rank:].square().sum() / scales.square().sum()).sqrt().item()  # noqa: E731
+    assert least(rank) <= 0.05 < least(rank - 1)
+    assert small.info["compression"]["error"] == pytest.approx(least(rank), abs=1e-3)
+
+
 def test_compressing_refuses_what_it_cannot_do():
     for error in (-0.1, 1.0, float("nan")):
         with pytest.raises(ValueError, match="give a share"):

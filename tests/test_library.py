@@ -9,13 +9,15 @@ import time
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from test_increments import assert_same, make
 
 from multierase import library as library_module
 from multierase.base import Fingerprint
 from multierase.concepts import TaggedPrompt
 from multierase.decoupling import KeepList
-from multierase.increments import Increment
+from multierase.increments import Factors, Increment
 from multierase.library import (
     IncrementFileError,
     Library,
@@ -39,6 +41,26 @@ def test_round_trip_is_exact(file):
     assert torch.equal(stored.gram, made.gram)
     assert stored.base == made.base
     assert dict(stored.info) == dict(made.info)
+
+
+def test_a_factor_in_common_is_stored_once(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    down, own = torch.randn(3, 6, generator=generator), torch.randn(2, 6, generator=generator)
+    deltas = {name: Factors(torch.randn(5, 3, generator=generator), down.clone()) for name in ("a", "b", "d")}
+    deltas["c"] = Factors(torch.randn(5, 2, generator=generator), own)
+    made = Increment(deltas, Fingerprint.of("tiny", {name: torch.randn(5, 6) for name in deltas}), {"concept": "x"})
+    path = save_increment(made, tmp_path / "x.safetensors")
+    with safe_open(path, "pt") as stored:
+        assert sorted(stored.keys()) == ["a.up", "b.up", "c.down", "c.up", "d.up", "shared.down"]
+        tensors, metadata = {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata()  # noqa: SIM118
+    assert_same(load_increment(path), made)
+    del tensors["shared.down"]
+    body = json.loads(metadata["multierase"])
+    body.pop("sha256")
+    body["sha256"] = library_module._sha256(tensors, body)
+    save_file(tensors, path, metadata={"multierase": json.dumps(body, sort_keys=True)})
+    with pytest.raises(IncrementFileError, match="a has one factor only"):
+        load_increment(path)
 
 
 def golden_increment():
