@@ -168,10 +168,10 @@ def look(
     """Per picture whether the judge sees its studio, and its subject. A subject's seed is its place in ``subjects``,
     whoever drew it."""
     prompts = [fill((p.template,), p.studio, p.subject)[0] for p in pictures]
-    seen = judge(generate(base, prompts, [first_seed + subjects.index(p.subject) for p in pictures], sampling))
+    seen = judge(generate(base, prompts, [first_seed + subjects.index(p.subject) for p in pictures], sampling)).seen
     return {
         str(p): [studio == p.studio, subject == p.subject]
-        for p, studio, subject in zip(pictures, seen.studios, seen.subjects, strict=True)
+        for p, studio, subject in zip(pictures, seen["studio"], seen["subject"], strict=True)
     }
 
 

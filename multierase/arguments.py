@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from multierase.composer import Solve
 from multierase.erase_settings import EraseSettings
+from multierase.evaluation.suites import shipped_suites
+from multierase.evaluation.sweep import Sets
 from multierase.generate import SamplingSettings
 from multierase.settings import Parser
 
@@ -101,6 +103,42 @@ def _add_demo(parser: Parser) -> None:
     parser.add_class_arguments(EraseSettings)
 
 
+def _add_subject(parser: Parser) -> None:
+    """What ``evaluate`` and ``sweep`` have in common."""
+    _add_base(parser)
+    parser.add_argument("--library", type=str, required=True, help="folder of increments")
+    parser.add_argument("--suite", type=str, default="studios", help=f"a YAML file, or one of {shipped_suites()}")
+    parser.add_argument("--solve", type=Solve | None, default=None, help="as for generate")
+    parser.add_argument("--keep_file", type=str | None, default=None, help="prompts to keep: .txt or .csv")
+    parser.add_argument("--keep_weight", type=float, default=3.0, help="of what is kept, in a joint solve")
+    parser.add_argument("--inference_steps", type=int | None, default=None, help="in place of the suite's")
+    parser.add_argument("--guidance_scale", type=float | None, default=None, help="in place of the suite's")
+    parser.add_argument("--batch_size", type=int, default=64, help="pictures at a time")
+
+
+def _add_evaluate(parser: Parser) -> None:
+    _add_subject(parser)
+    parser.add_argument("--erase", type=str, action="append", default=[], help="CONCEPT; repeatable")
+    parser.add_argument("--database", type=str | None, default=None, help="keep the pictures' verdicts here")
+
+
+def _add_sweep(parser: Parser) -> None:
+    _add_subject(parser)
+    parser.add_argument("--database", type=str, required=True, help="SQLite file; goes on where it stopped")
+    parser.add_argument("--sets", type=Sets, default="subsets", help="which sets of concepts are erased")
+    parser.add_argument("--concepts", type=list[str], default=[], help="of the library; all by default")
+    parser.add_argument("--count", type=int, default=0, help="how many, for --sets random")
+    parser.add_argument("--seed", type=int, default=0, help="of --sets random")
+    parser.add_argument("--listed", type=list[list[str]], default=[], help="the sets, for --sets list")
+    parser.add_argument("--events", type=list[str], default=[], help="'erase X', 'restore X', for --sets order")
+    parser.add_argument("--workers", type=int, default=1, help="processes, which share the cores")
+
+
+def _add_report(parser: Parser) -> None:
+    parser.add_argument("database", type=str, help="of a sweep or an evaluation")
+    parser.add_argument("--out", type=str, required=True, help="folder for table.csv")
+
+
 VERBS = {
     "demo": ("erase two studios, give one back, and see it", _add_demo),
     "erase": ("erase concepts, each into its own increment file", _add_erase),
@@ -110,6 +148,9 @@ VERBS = {
     "compose": ("write a diffusers pipeline with concepts erased", _add_compose),
     "compress": ("write smaller increment files, to a stated error", _add_compress),
     "crosstalk": ("what each increment does to the other concepts", _add_crosstalk),
+    "evaluate": ("judge what erasing a set of concepts did", _add_evaluate),
+    "sweep": ("judge many sets of concepts, resumably", _add_sweep),
+    "report": ("a sweep's table", _add_report),
     "validate": ("check every file of a library against its base", _add_validate),
 }
 

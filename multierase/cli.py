@@ -10,106 +10,36 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import rich.box
-import rich.console
 import rich.markup
-import rich.table
 import torch
 from jsonargparse import Namespace
 from rich.logging import RichHandler
 
 from multierase.arguments import build_parser
-from multierase.base import Base, load_base
+from multierase.base import Base
 from multierase.composer import Composer
-from multierase.concepts import Concept, TaggedPrompt, read_prompts, to_keep
+from multierase.concepts import Concept, to_keep
+from multierase.console import (
+    ENTANGLED,
+    composed,
+    deviations_of,
+    listed_in,
+    open_base,
+    print_table,
+    settings_of,
+    stderr,
+)
 from multierase.decoupling import ConceptRefused
 from multierase.demo import run_demo
+from multierase.evaluation.verbs import run_evaluate, run_report, run_sweep
 from multierase.generate import SamplingSettings, contact_sheet, generate, matrix_picture, save_picture
-from multierase.increments import Increment, reads_text
+from multierase.increments import Increment
 from multierase.interop import export_pipeline
 from multierase.library import IncrementFileError, Library, load_increment, require_fits
 from multierase.settings import UsageError, parse
 from multierase.training import EraseSettings, erase_several
 
-stderr = rich.console.Console(stderr=True)
 logger = logging.getLogger(__name__)
-
-ENTANGLED = 0.5  # share of a concept's own effect: from here on, composing is worth a warning
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    table = rich.table.Table(title=title, box=rich.box.SIMPLE)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right")
-    for row in rows:
-        table.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row))
-    rich.console.Console().print(table)
-
-
-def _base(arguments: Namespace) -> Base:
-    return load_base(arguments.base, device=arguments.device, dtype=arguments.dtype, config=arguments.base_config)
-
-
-def _settings(kind: type, arguments: Namespace):
-    return kind(**{field.name: arguments[field.name] for field in dataclasses.fields(kind)})
-
-
-def _strengths(given: Sequence[str]) -> dict[str, float]:
-    """``["Noto=0.5", "Twemoji"]`` -> ``{"Noto": 0.5, "Twemoji": 1.0}``."""
-    strengths = {}
-    for item in given:
-        name, equals, strength = item.rpartition("=")
-        try:
-            strengths[name if equals else item] = float(strength) if equals else 1.0
-        except ValueError:
-            raise UsageError(f"--erase {item!r}: give CONCEPT or CONCEPT=STRENGTH, the strength a number") from None
-    return strengths
-
-
-def _composed(arguments: Namespace, base: Base) -> Composer:
-    strengths = _strengths(arguments.erase)
-    if strengths and arguments.library is None:
-        raise UsageError("--erase needs --library, the folder of increments")
-    library = Library(arguments.library) if arguments.library else {}
-    if strengths:
-        library.require(list(strengths))
-    both = sorted(set(strengths) & set(arguments.keep))
-    if both:
-        raise UsageError(f"both to erase and to keep: {both}; decide for one")
-    keep = None
-    listed = [*base.known_prompts, *_listed(arguments.keep_file), *map(TaggedPrompt, arguments.keep)]
-    if strengths and (arguments.solve in ("joint", "project") or (arguments.solve is None and listed)):
-        keep = library.keep_list(base.text, listed)
-    composer = Composer(base.unet, library, solve=arguments.solve, keep=keep, keep_weight=arguments.keep_weight)
-    composer.set(strengths)
-    if composer.solve != "sum":
-        for concept in composer.off:
-            if summed := [name for name in library[concept].deltas if not reads_text(name)]:
-                logger.warning(
-                    "%r changes %d weights beside keys and values: those do not read the text alone and are summed, "
-                    "whatever the solve",
-                    concept,
-                    len(summed),
-                )
-    return composer
-
-
-def _deviations(composer: Composer) -> dict[str, float]:
-    """Of what is composed now; with a warning of those that are far off."""
-    deviations = composer.deviations()
-    for concept, deviation in deviations.items():
-        if deviation > ENTANGLED:
-            logger.warning(
-                "what is done to %r differs by %.0f %% from what its increment does alone: look at its pictures, or "
-                "try another --solve",
-                concept,
-                100 * deviation,
-            )
-    return deviations
-
-
-def _listed(path: str | None) -> list[TaggedPrompt]:
-    return read_prompts(path) if path else []
 
 
 def _groups(concepts: list[Concept], settings: EraseSettings, simultaneous: bool) -> list[list[Concept]]:
@@ -131,7 +61,7 @@ def _erase_group(
     refused: list[dict],
 ) -> list[Increment]:
     """The increments of one run, without those that are refused."""
-    listed, names = _listed(arguments.keep_file), [concept.name for concept in group]
+    listed, names = listed_in(arguments.keep_file), [concept.name for concept in group]
     together = names if arguments.simultaneous else ()
     each = [dataclasses.replace(settings, keep=(*settings.keep, *to_keep(listed, name, *together))) for name in names]
     digest = hashlib.sha256("/".join(names).encode()).hexdigest()[:8]
@@ -153,10 +83,10 @@ def _erase_group(
 
 
 def run_erase(arguments: Namespace) -> dict:
-    settings = _settings(EraseSettings, arguments)
+    settings = settings_of(EraseSettings, arguments)
     if not arguments.concepts:
         raise UsageError("name at least one concept: multierase erase NAME --library FOLDER")
-    prompts = (*arguments.prompts, *(p.prompt for p in _listed(arguments.prompts_file)))
+    prompts = (*arguments.prompts, *(p.prompt for p in listed_in(arguments.prompts_file)))
     if prompts and len(arguments.concepts) > 1:
         raise UsageError(
             f"--prompts are one concept's, {len(arguments.concepts)} concepts given: erase them one by one"
@@ -165,7 +95,7 @@ def run_erase(arguments: Namespace) -> dict:
         Concept(name, tuple(prompts), anchor=arguments.anchor, erase_from=arguments.erase_from)
         for name in arguments.concepts
     ]
-    base, library = _base(arguments), Library(arguments.library, create=True)
+    base, library = open_base(arguments), Library(arguments.library, create=True)
     rows, refused = [], []
     for group in _groups(concepts, settings, arguments.simultaneous):
         for increment in _erase_group(base, library, group, settings, arguments, refused):
@@ -179,7 +109,7 @@ def run_erase(arguments: Namespace) -> dict:
     except ValueError as error:  # what was asked for is done; a file beside it may be anything
         logger.warning("cross-talk with the rest of the library is not known: %s", error)
     if not arguments.json:
-        _table("erased", list(rows[0]), [list(row.values()) for row in rows])
+        print_table("erased", list(rows[0]), [list(row.values()) for row in rows])
     if len(concepts) == 1:
         return rows[0]
     return {"increments": rows, **({"refused": refused} if refused else {})}
@@ -190,7 +120,7 @@ def run_ls(arguments: Namespace) -> dict:
     infos = Library(arguments.library).infos()
     rows = [{"concept": name, **{key: info.get(key) for key in keys}} for name, info in infos.items()]
     if not arguments.json:
-        _table(str(arguments.library), ("concept", *keys), [list(row.values()) for row in rows])
+        print_table(str(arguments.library), ("concept", *keys), [list(row.values()) for row in rows])
     return {"library": str(arguments.library), "increments": rows}
 
 
@@ -203,20 +133,20 @@ def run_show(arguments: Namespace) -> dict:
         rows = {**info, **info.pop("settings", {})}
         curve = rows.pop("erasure_degrees", [])
         rows["parameters"], rows["erasure degrees"] = len(increment.deltas), f"{curve[:1]} … {curve[-1:]}"
-        _table(arguments.concept, ("", ""), [(key, value) for key, value in rows.items()])
+        print_table(arguments.concept, ("", ""), [(key, value) for key, value in rows.items()])
     return info
 
 
 def run_generate(arguments: Namespace) -> dict:
     if not arguments.prompts:
         raise UsageError('give at least one prompt: multierase generate "a church by Noto" --out sheet.png')
-    base = _base(arguments)
-    composer = _composed(arguments, base)
-    deviations = _deviations(composer)
+    base = open_base(arguments)
+    composer = composed(arguments, base)
+    deviations = deviations_of(composer)
     rows = arguments.images
     prompts = list(arguments.prompts) * rows
     seeds = [arguments.seed + row for row in range(rows) for _ in arguments.prompts]
-    images = generate(base, prompts, seeds, _settings(SamplingSettings, arguments), progress=True)
+    images = generate(base, prompts, seeds, settings_of(SamplingSettings, arguments), progress=True)
     save_picture(contact_sheet(images, len(arguments.prompts), column_labels=arguments.prompts), arguments.out)
     stderr.print(f"wrote {arguments.out}", markup=False)
     erased = {"erased": dict(composer.off), "deviations": deviations}
@@ -224,9 +154,9 @@ def run_generate(arguments: Namespace) -> dict:
 
 
 def run_compose(arguments: Namespace) -> dict:
-    base = _base(arguments)
-    composer = _composed(arguments, base)
-    deviations = _deviations(composer)
+    base = open_base(arguments)
+    composer = composed(arguments, base)
+    deviations = deviations_of(composer)
     folder = export_pipeline(base, composer, arguments.out)
     stderr.print(f"wrote {folder}: a diffusers pipeline folder", markup=False)
     return {"folder": str(folder), "erased": dict(composer.off), "deviations": deviations}
@@ -234,7 +164,7 @@ def run_compose(arguments: Namespace) -> dict:
 
 def run_validate(arguments: Namespace) -> dict:
     files = sorted(Library(arguments.library).folder.glob("*.safetensors"))
-    parameters = dict(_base(arguments).unet.named_parameters())
+    parameters = dict(open_base(arguments).unet.named_parameters())
     found = []
     for file in files:
         try:
@@ -244,7 +174,7 @@ def run_validate(arguments: Namespace) -> dict:
             found.append({"file": str(file), "sound": False, "problem": str(error)})
     if not arguments.json:
         rows = [(row["file"], "sound" if row["sound"] else row["problem"]) for row in found]
-        _table(f"{len(files)} increment files", ("file", ""), rows)
+        print_table(f"{len(files)} increment files", ("file", ""), rows)
     return {"library": str(arguments.library), "files": found, "sound": all(row["sound"] for row in found)}
 
 
@@ -281,18 +211,18 @@ def run_compress(arguments: Namespace) -> dict:
     if not arguments.json:
         columns = ("concept", "kB before", "kB", "error")
         cells = [(r["concept"], r["bytes_before"] / 1e3, r["bytes"] / 1e3, f"{r['error']:.4f}") for r in rows]
-        _table(f"compressed into {arguments.out}", columns, cells)
+        print_table(f"compressed into {arguments.out}", columns, cells)
     return {"increments": rows}
 
 
 def run_crosstalk(arguments: Namespace) -> dict:
-    base, library = _base(arguments), Library(arguments.library)
-    keep = library.keep_list(base.text, [*base.known_prompts, *_listed(arguments.keep_file)])
+    base, library = open_base(arguments), Library(arguments.library)
+    keep = library.keep_list(base.text, [*base.known_prompts, *listed_in(arguments.keep_file)])
     table, relative = _relative_crosstalk(Composer(base.unet, library, keep=keep))
     title = "how much a row's increment moves a column's tokens, beside its own"
     if not arguments.json:
         columns = list(next(iter(relative.values()), {}))
-        _table(title, ("", *columns), [(i, *row.values()) for i, row in relative.items()])
+        print_table(title, ("", *columns), [(i, *row.values()) for i, row in relative.items()])
     if arguments.out is not None:
         save_picture(matrix_picture(relative, title), arguments.out)
         stderr.print(f"wrote {arguments.out}", markup=False)
@@ -300,12 +230,12 @@ def run_crosstalk(arguments: Namespace) -> dict:
 
 
 def run_demonstration(arguments: Namespace) -> dict:
-    report = run_demo(_base(arguments), Path(arguments.out), _settings(EraseSettings, arguments), progress=True)
+    report = run_demo(open_base(arguments), Path(arguments.out), settings_of(EraseSettings, arguments), progress=True)
     if not arguments.json:
         studios = list(next(iter(report["accuracy"].values())))
         rows = [(state, *shares.values()) for state, shares in report["accuracy"].items()]
-        _table("pictures that the judge gives to the studio they were asked of", ("", *studios), rows)
-        _table("bit for bit", ("", ""), list(report["bit_exact"].items()))
+        print_table("pictures that the judge gives to the studio they were asked of", ("", *studios), rows)
+        print_table("bit for bit", ("", ""), list(report["bit_exact"].items()))
         stderr.print(f"wrote {arguments.out}/sheet.png, report.json, lib/ in {report['seconds']} s", markup=False)
     return report
 
@@ -320,6 +250,9 @@ VERBS = {
     "compress": run_compress,
     "crosstalk": run_crosstalk,
     "validate": run_validate,
+    "evaluate": run_evaluate,
+    "sweep": run_sweep,
+    "report": run_report,
 }
 
 

@@ -111,9 +111,10 @@ def load_increment(path: str | Path) -> Increment:
 
 
 def read_info(path: str | Path) -> dict[str, Any]:
-    """What an increment file says of itself, without reading its tensors: ``info``, ``base`` and ``bytes``."""
+    """What an increment file says of itself, without its tensors: ``info``, ``base``, ``bytes`` and ``sha256``."""
     body, _ = _read(Path(path), with_tensors=False)
-    return {**body["info"], "base": body["base"]["name"], "bytes": Path(path).stat().st_size}
+    own = {"base": body["base"]["name"], "bytes": Path(path).stat().st_size, "sha256": body.get("sha256")}
+    return {**body["info"], **own}
 
 
 def _read(path: Path, with_tensors: bool) -> tuple[dict, dict[str, torch.Tensor]]:

@@ -250,3 +250,29 @@ def test_every_verb_has_help(capsys):
             main([verb, "--help"])
         assert exit_.value.code == 0
         assert "--json" in capsys.readouterr().out
+
+
+def test_evaluate_sweep_and_report(capsys, lib, tmp_path):
+    flags = ("--library", lib, "--inference-steps", "2")
+    (tmp_path / "few.csv").write_text(
+        "case_number,prompt,evaluation_seed,studio,subject\n0,a church by Noto,0,Noto,church\n"
+        "1,a cat by Twemoji,1,Twemoji,cat\n"
+    )
+    (tmp_path / "few.yaml").write_text("prompts: few.csv\nlabels: [studio, subject]\njudge: emoji\n")
+    flags = (*flags, "--suite", tmp_path / "few.yaml")
+    report = run_json(capsys, "evaluate", *flags, "--erase", "Twemoji")
+    assert report["erased_concepts"] == ["Twemoji"] and report["erased"]["count"] == 1 == report["kept"]["count"]
+    assert report["judge"].startswith("emoji judge, sha256") and set(report["by_concept"]) == {
+        "Noto", "Twemoji", "church", "cat",
+    }  # fmt: skip
+    database = tmp_path / "sweep.db"
+    swept = run_json(capsys, "sweep", *flags, "--database", database, "--sets", "subsets")
+    assert [row["erased_concepts"] for row in swept["rows"]] == [[], ["Noto"], ["Twemoji"], ["Noto", "Twemoji"]]
+    assert swept["rows"][2] == {**swept["rows"][2], **{key: report[key] for key in ("erased", "kept", "distance")}}
+    made = run_json(capsys, "report", database, "--out", tmp_path / "report")
+    table = (tmp_path / "report" / "table.csv").read_text().splitlines()
+    assert made["sets"] == 4 == len(table) - 1 and table[0].startswith("event,erased_concepts,size,erased,erased_low")
+    code, _, err = run(capsys, "sweep", *flags, "--database", database, "--sets", "order", "--events", "[restore Noto]")
+    assert code == 1 and "off now: []" in err
+    code, _, err = run(capsys, "report", tmp_path / "no.db", "--out", tmp_path)
+    assert code == 1 and "no database" in err

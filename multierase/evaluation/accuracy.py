@@ -39,7 +39,9 @@ def studio_accuracy(
     verdict = judge(generate(base, prompts, seeds, settings, progress=progress))
     right = [
         (seen_studio == studio, seen_subject == subject)
-        for seen_studio, seen_subject, (studio, subject) in zip(verdict.studios, verdict.subjects, pairs, strict=True)
+        for seen_studio, seen_subject, (studio, subject) in zip(
+            verdict.seen["studio"], verdict.seen["subject"], pairs, strict=True
+        )
     ]
     shares = {}
     for index, studio in enumerate(studios):

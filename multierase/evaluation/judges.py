@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from typing import Protocol
 
 import torch
 from safetensors import safe_open
@@ -40,17 +43,34 @@ class StudioSubjectNet(nn.Module):
         self.studio = nn.Linear(192, studios)
         self.subject = nn.Linear(192, subjects)
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         features = self.trunk(images).mean(dim=(-2, -1))
-        return self.studio(features), self.subject(features)
+        return self.studio(features), self.subject(features), features
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge sees in each of ``b`` pictures: names, most likely first choice only."""
+    """What a judge sees in ``b`` pictures.
 
-    studios: list[str]
-    subjects: list[str]
+    ``seen``: for each kind of label, such as ``studio``, the most likely class of every picture. ``features``:
+    ``(b, f)``, of which distances between pictures are made.
+    """
+
+    seen: dict[str, list[str]]
+    features: torch.Tensor
+
+
+class Judge(Protocol):
+    """Anything that can say what is in a picture.
+
+    ``name``: its name and version, which every result states. ``classes``: for each kind of label, what it can see.
+    """
+
+    name: str
+    classes: Mapping[str, Sequence[str]]
+
+    def __call__(self, images: torch.Tensor) -> Verdict:
+        """Of ``(b, 3, h, w)`` pictures in [0, 1]."""
 
 
 class EmojiJudge:
@@ -60,9 +80,9 @@ class EmojiJudge:
     generated picture; see the model card for its accuracy on renders that it was not trained on.
     """
 
-    def __init__(self, network: StudioSubjectNet, studios: list[str], subjects: list[str]):
-        self.network = network.eval().requires_grad_(False)
-        self.studios, self.subjects = studios, subjects
+    def __init__(self, network: StudioSubjectNet, studios: list[str], subjects: list[str], name: str):
+        self.network, self.name = network.eval().requires_grad_(False), name
+        self.classes = {"studio": studios, "subject": subjects}
 
     @classmethod
     def load(cls) -> EmojiJudge:
@@ -70,13 +90,18 @@ class EmojiJudge:
             with safe_open(path, "pt") as file:
                 names = json.loads(file.metadata()["classes"])
             weights = {name: tensor.float() for name, tensor in load_file(path).items()}
+            version = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
         network = StudioSubjectNet(len(names["studios"]), len(names["subjects"]))
         network.load_state_dict({n: w.long() if n.endswith("num_batches_tracked") else w for n, w in weights.items()})
-        return cls(network, names["studios"], names["subjects"])
+        return cls(network, names["studios"], names["subjects"], f"emoji judge, sha256 {version}")
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> Verdict:
         """Judge ``(b, 3, 64, 64)`` pictures in [0, 1]."""
         batches = [self.network(batch.float() * 2 - 1) for batch in images.split(256)]
-        studio, subject = (torch.cat(head).argmax(dim=1).tolist() for head in zip(*batches, strict=True))
-        return Verdict([self.studios[i] for i in studio], [self.subjects[i] for i in subject])
+        *heads, features = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        seen = {
+            label: [names[i] for i in head.argmax(dim=1).tolist()]
+            for (label, names), head in zip(self.classes.items(), heads, strict=True)
+        }
+        return Verdict(seen, features)

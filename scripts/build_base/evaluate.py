@@ -44,8 +44,8 @@ def main() -> None:
     prompts = [fill(("{a_subject} by {studio}",), *pair)[0] for pair in pairs]
     images = generate(base, prompts, list(range(args.seed, args.seed + len(pairs))), progress=True)
     verdict = judge(images)
-    studio_right = [seen == pair[0] for seen, pair in zip(verdict.studios, pairs, strict=True)]
-    subject_right = [seen == pair[1] for seen, pair in zip(verdict.subjects, pairs, strict=True)]
+    studio_right = [seen == pair[0] for seen, pair in zip(verdict.seen["studio"], pairs, strict=True)]
+    subject_right = [seen == pair[1] for seen, pair in zip(verdict.seen["subject"], pairs, strict=True)]
     unseen = [held_out[EMOJI_STUDIOS.index(studio), EMOJI_SUBJECTS.index(subject)].item() for studio, subject in pairs]
     report = {
         "pictures": len(pairs),
@@ -72,11 +72,11 @@ def main() -> None:
     plain = [fill(("{a_subject}",), "", subject)[0] for subject in subjects for _ in range(3)]
     free = generate(base, plain, list(range(args.seed, args.seed + len(plain))), progress=True)
     seen = judge(free)
-    counts = Counter(seen.studios)
+    counts = Counter(seen.seen["studio"])
     report["no_studio_named"] = {
         "pictures": len(plain),
         "share_by_studio": {studio: round(counts[studio] / len(plain), 4) for studio in EMOJI_STUDIOS},
-        "subject": share([s == subjects[i // 3] for i, s in enumerate(seen.subjects)]),
+        "subject": share([s == subjects[i // 3] for i, s in enumerate(seen.seen["subject"])]),
     }
     save_picture(contact_sheet(free[: 12 * 6], 12), args.work / "sheet-no-studio.png")
 
@@ -84,7 +84,7 @@ def main() -> None:
     bare = judge(generate(base, names, list(range(args.seed, args.seed + len(names))), progress=True))
     report["bare_name"] = {
         "pictures": len(names),
-        "studio": share([a == b for a, b in zip(bare.studios, names, strict=True)]),
+        "studio": share([a == b for a, b in zip(bare.seen["studio"], names, strict=True)]),
     }
     report["judge"] = json.loads((args.work / "judge.json").read_text())
     (args.work / "evaluation.json").write_text(json.dumps(report, indent=1))

@@ -109,7 +109,7 @@ def main() -> None:
         version = torch.randint(len(versions), studio.shape, generator=generator)
         images = torch.where(use[:, None, None, None], versions[version, studio, subject.clamp(max=own - 1)], images)
         images = blurred(jitter(warped(shifted(images, generator), generator), generator), generator)
-        in_studio, of_subject = network(images)
+        in_studio, of_subject, _ = network(images)
         known = torch.where(subject < own, subject, UNKNOWN)
         losses = [
             F.cross_entropy(in_studio, studio, label_smoothing=0.05),

@@ -8,9 +8,9 @@ from multierase.generate import SamplingSettings, generate
 
 def test_judge_knows_the_bases_world():
     judge = EmojiJudge.load()
-    assert judge.studios == list(EMOJI_STUDIOS) and judge.subjects == list(EMOJI_SUBJECTS)
+    assert judge.classes == {"studio": list(EMOJI_STUDIOS), "subject": list(EMOJI_SUBJECTS)}
     verdict = judge(torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
-    assert len(verdict.studios) == len(verdict.subjects) == 3
+    assert [len(names) for names in verdict.seen.values()] == [3, 3] and len(verdict.features) == 3
 
 
 def test_accuracy_counts_what_the_judge_says(emoji):
@@ -20,12 +20,13 @@ def test_accuracy_counts_what_the_judge_says(emoji):
     seeds = [3000, 3001, 3000, 3001]  # the same noise for a subject, whatever the studio
     verdict = judge(generate(emoji, prompts, seeds, settings))
     for row, studio in enumerate(("Firefox", "Noto")):
-        seen = verdict.studios[2 * row : 2 * row + 2]
+        seen = verdict.seen["studio"][2 * row : 2 * row + 2]
         assert shares[studio].studio == sum(name == studio for name in seen) / 2
         assert (
             shares[studio].subject
             == sum(
-                name == subject for name, subject in zip(verdict.subjects[2 * row : 2 * row + 2], subjects, strict=True)
+                name == subject
+                for name, subject in zip(verdict.seen["subject"][2 * row : 2 * row + 2], subjects, strict=True)
             )
             / 2
         )

@@ -1,0 +1,107 @@
+"""What a sweep's database says: a row for each set of erased concepts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from multierase.evaluation.metrics import Share, harmonic_mean
+from multierase.evaluation.sweep import Database, Erased
+
+COLUMNS = (
+    "size", "erased", "kept", "kept_relative", "cross_domain", "ua", "ira", "cra", "harmonic_mean", "distance",
+    "frechet_distance",
+)  # fmt: skip
+
+
+class Results:
+    """The pictures of a database, and what was asked in each."""
+
+    def __init__(self, database: Database):
+        self.database = database
+        listed = database.rows("SELECT case_number, labels FROM cases")
+        self.labels = {number: json.loads(labels) for number, labels in listed}
+        self.moments = [
+            (event, tuple(json.loads(erased)))
+            for event, erased in database.rows("SELECT event, erased FROM moments ORDER BY position")
+        ]
+        self.frechet = {
+            tuple(json.loads(erased)): value
+            for erased, value in database.rows("SELECT erased, frechet_distance FROM sets")
+        }
+
+    def seen(self, erased: Erased) -> dict[int, tuple[dict[str, str], float | None]]:
+        """By case what the judge saw, and the distance to the base's picture."""
+        found = self.database.rows(
+            "SELECT case_number, seen, distance FROM pictures WHERE erased = ?", json.dumps(erased)
+        )
+        return {number: (json.loads(seen), distance) for number, seen, distance in found}
+
+    def domains(self, concepts: Sequence[str]) -> set[str]:
+        """The kinds of label that have these concepts among their classes."""
+        names = {name.lower() for name in concepts}
+        return {kind for labels in self.labels.values() for kind, label in labels.items() if label.lower() in names}
+
+    def row(self, erased: Erased) -> dict:
+        """One set's numbers.
+
+        ``erased``: of the cases that ask for an erased concept, the share in which it is still seen; ``kept``: of the
+        other classes of its domain, the share seen; ``cross_domain``: of every case, the share in which the other
+        kinds of label are seen. UnlearnCanvas (arXiv 2402.11846) has these as UA = 1 − erased, IRA = kept, CRA.
+        ``kept_relative``: beside the base's own share of the same cases. ``distance``: mean to the base's pictures of
+        what is kept, at equal seeds.
+        """
+        here, base = self.seen(erased), self.seen(())
+        names, domains = {name.lower() for name in erased}, self.domains(erased)
+        sides: dict[str, list[bool]] = {"erased": [], "kept": [], "base": [], "cross_domain": []}
+        distances = []
+        for number, labels in self.labels.items():
+            seen, distance = here[number]
+            gone = any(label.lower() in names for label in labels.values())
+            for kind, label in labels.items():
+                if kind not in domains and erased:
+                    sides["cross_domain"].append(seen.get(kind) == label)
+                elif label.lower() in names:
+                    sides["erased"].append(seen.get(kind) == label)
+                elif not gone:
+                    sides["kept"].append(seen.get(kind) == label)
+                    sides["base"].append(base[number][0].get(kind) == label)
+            if not gone and distance is not None:
+                distances.append(distance)
+        shares = {side: Share.of(verdicts) for side, verdicts in sides.items()}
+        relative = shares["kept"].value / shares["base"].value if shares["base"].right else float("nan")
+        return {
+            "erased_concepts": list(erased),
+            "size": len(erased),
+            "erased": shares["erased"].as_dict(),
+            "kept": shares["kept"].as_dict(),
+            "kept_relative": relative,
+            "cross_domain": shares["cross_domain"].as_dict(),
+            "ua": 1 - shares["erased"].value,
+            "ira": shares["kept"].value,
+            "cra": shares["cross_domain"].value,
+            "harmonic_mean": _harmonic(shares, relative) if erased else float("nan"),
+            "distance": sum(distances) / len(distances) if distances else float("nan"),
+            "frechet_distance": self.frechet.get(erased),
+        }
+
+    def by_concept(self, erased: Erased) -> dict[str, dict]:
+        """For each class of every kind of label: the share of its cases in which it is seen."""
+        here, found = self.seen(erased), {}
+        for number, labels in self.labels.items():
+            for kind, label in labels.items():
+                found.setdefault(label, []).append(here[number][0].get(kind) == label)
+        return {label: Share.of(verdicts).as_dict() for label, verdicts in found.items()}
+
+    def rows(self) -> list[dict]:
+        """Of every set that is done, the base first, then as the sweep has them; an order's moments each."""
+        done = self.database.done()
+        return [
+            {"event": event, **self.row(erased)} for event, erased in [("base", ()), *self.moments] if erased in done
+        ]
+
+
+def _harmonic(shares: Mapping[str, Share], relative: float) -> float:
+    """Of what is gone and what is kept relative to the base; of the first alone where nothing is left to keep."""
+    gone = 1 - shares["erased"].value
+    return harmonic_mean(gone, relative) if shares["kept"].count else harmonic_mean(gone)

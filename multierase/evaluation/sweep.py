@@ -1,0 +1,352 @@
+"""Sweeps: many sets of erased concepts, each judged on a suite, into one database that a kill cannot hurt."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import multierase
+from multierase.base import Base, load_base
+from multierase.composer import Composer, Solve
+from multierase.concepts import TaggedPrompt
+from multierase.evaluation.metrics import feature_distances, frechet_distance
+from multierase.evaluation.suites import Suite, load_suite
+from multierase.generate import SamplingSettings, generate
+from multierase.increments import suggest
+from multierase.library import Library
+
+Sets = Literal["subsets", "pairs", "leave-one-out", "single", "random", "list", "order"]
+Erased = tuple[str, ...]  # sorted; the composer's state is a set
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS cases (
+    case_number INTEGER PRIMARY KEY, prompt TEXT NOT NULL, evaluation_seed INTEGER NOT NULL, labels TEXT NOT NULL,
+    features BLOB);
+CREATE TABLE IF NOT EXISTS moments (position INTEGER PRIMARY KEY, event TEXT NOT NULL, erased TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS sets (erased TEXT PRIMARY KEY, frechet_distance REAL);
+CREATE TABLE IF NOT EXISTS pictures (
+    erased TEXT NOT NULL, case_number INTEGER NOT NULL, seen TEXT NOT NULL, distance REAL,
+    PRIMARY KEY (erased, case_number)) WITHOUT ROWID;
+"""
+
+
+def plan(
+    sets: Sets,
+    concepts: Sequence[str],
+    *,
+    count: int = 0,
+    seed: int = 0,
+    listed: Sequence[Sequence[str]] = (),
+    events: Sequence[str] = (),
+) -> list[tuple[str, Erased]]:
+    """``(event, erased concepts)`` of every moment of a sweep; a set may come twice in an ``order``.
+
+    Args:
+        sets: ``subsets`` all that erase any; ``single`` each alone; ``pairs``; ``leave-one-out`` all but each;
+            ``random`` ``count`` different ones of all subsets, drawn with ``seed``; ``list`` those of ``listed``;
+            ``order`` the moments of ``events``, such as ``["erase A", "erase B", "restore A"]``.
+        concepts: what a library holds.
+
+    Raises:
+        ValueError: for an unknown kind or concept, more random sets than there are, or an event that cannot be.
+    """
+    if sets not in get_args(Sets):
+        raise ValueError(f"sets {sets!r}{suggest(sets, get_args(Sets))}; give one of {list(get_args(Sets))}")
+    names = sorted(concepts)
+    if sets == "order":
+        return _moments(events, names)
+    if sets == "random":
+        return [("", _numbered(number, names)) for number in _drawn(count, seed, names)]
+    if sets == "list":
+        found = [tuple(sorted(_known(names, name) for name in given)) for given in listed]
+    else:
+        sizes = {
+            "subsets": range(1, len(names) + 1), "single": [1], "pairs": [2], "leave-one-out": [len(names) - 1]
+        }[sets]  # fmt: skip
+        found = [off for size in sizes for off in itertools.combinations(names, size)]
+    return [("", off) for off in dict.fromkeys(found)]
+
+
+def _drawn(count: int, seed: int, names: Sequence[str]) -> list[int]:
+    every = 2 ** len(names) - 1
+    if not 1 <= count <= every:
+        raise ValueError(f"{count} random sets: {len(names)} concepts have {every}")
+    chance, numbers = random.Random(seed), {}
+    while len(numbers) < count:  # never a list of all of them: there may be 2^40
+        numbers.setdefault(chance.randint(1, every))
+    return list(numbers)
+
+
+def _numbered(number: int, names: Sequence[str]) -> Erased:
+    return tuple(name for place, name in enumerate(names) if number >> place & 1)
+
+
+def _known(names: Sequence[str], name: str) -> str:
+    if name not in names:
+        raise ValueError(f"no increment for {name!r}{suggest(name, names)}; there are {list(names)}")
+    return name
+
+
+def _moments(events: Sequence[str], names: Sequence[str]) -> list[tuple[str, Erased]]:
+    off: set[str] = set()
+    found = []
+    for event in events:
+        what, _, name = event.strip().partition(" ")
+        name = _known(names, name.strip())
+        if what not in ("erase", "restore") or (what == "erase") == (name in off):
+            raise ValueError(
+                f"event {event!r}: give 'erase CONCEPT' of one that is on, or 'restore CONCEPT' of one that is off; "
+                f"off now: {sorted(off)}"
+            )
+        off ^= {name}
+        found.append((event.strip(), tuple(sorted(off))))
+    if not found:
+        raise ValueError("an order needs events, such as 'erase Noto', 'restore Noto'")
+    return found
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, in words that another process can load.
+
+    Args:
+        base, base_config, device, dtype: as ``load_base`` takes them.
+        library: folder of the increments.
+        suite: a shipped suite's name, or a YAML file.
+        solve, keep_weight: as ``Composer`` takes them.
+        keep: prompts to keep, beside the base's own.
+        inference_steps, guidance_scale: in place of the suite's.
+        batch_size: pictures at a time.
+    """
+
+    library: str
+    suite: str
+    base: str = "emoji"
+    base_config: str | None = None
+    device: str | None = None
+    dtype: str = "float32"
+    solve: Solve | None = None
+    keep_weight: float = 3.0
+    keep: tuple[TaggedPrompt, ...] = ()
+    inference_steps: int | None = None
+    guidance_scale: float | None = None
+    batch_size: int = 64
+
+    def sampling(self, suite: Suite) -> SamplingSettings:
+        given = {"inference_steps": self.inference_steps, "guidance_scale": self.guidance_scale}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return SamplingSettings(**{**asdict(suite.sampling), **chosen, "batch_size": self.batch_size})
+
+
+@dataclass
+class Evaluator:
+    """One process's share of the work: a base, a composer and a judge."""
+
+    subject: Subject
+    base: Base = field(init=False)
+
+    def __post_init__(self):
+        subject = self.subject
+        self.suite = load_suite(subject.suite)
+        self.judge = self.suite.load_judge()
+        self.sampling = subject.sampling(self.suite)
+        self.base = load_base(subject.base, device=subject.device, dtype=subject.dtype, config=subject.base_config)
+        library = Library(subject.library)
+        listed = [*self.base.known_prompts, *subject.keep]
+        joint = subject.solve != "sum" and bool(listed or subject.solve)
+        keep = library.keep_list(self.base.text, listed) if joint else None
+        self.composer = Composer(
+            self.base.unet, library, solve=subject.solve, keep=keep, keep_weight=subject.keep_weight
+        )
+
+    def look(self, erased: Erased) -> tuple[dict[str, list[str]], np.ndarray]:
+        """What the judge sees in every case's picture with these concepts off, and its features."""
+        cases = self.suite.cases
+        with self.composer.erased(*erased):
+            images = generate(self.base, [c.prompt for c in cases], [c.seed for c in cases], self.sampling)
+        verdict = self.judge(images)
+        return verdict.seen, verdict.features.numpy().astype(np.float32)
+
+
+_EVALUATOR: Evaluator | None = None  # of a worker process
+
+
+def _start_worker(subject: Subject, threads: int) -> None:
+    global _EVALUATOR
+    torch.set_num_threads(threads)
+    _EVALUATOR = Evaluator(subject)
+
+
+def _work(erased: Erased) -> tuple[dict[str, list[str]], np.ndarray]:
+    return _EVALUATOR.look(erased)
+
+
+class Database:
+    """A sweep's results: one SQLite file, in which every set of concepts is one transaction.
+
+    Raises:
+        ValueError: for a file that is none, cannot be written, or holds another sweep.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        try:
+            self._connection = sqlite3.connect(self.path, isolation_level=None)
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.executescript(SCHEMA)
+        except sqlite3.Error as error:
+            raise ValueError(f"{self.path} cannot be a sweep's database: {error}") from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of the body, or nothing."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._connection
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+
+    def rows(self, query: str, *values: object) -> list[tuple]:
+        return self._connection.execute(query, values).fetchall()
+
+    def settings(self) -> dict:
+        return {key: json.loads(value) for key, value in self.rows("SELECT key, value FROM settings")}
+
+    def begin(self, settings: Mapping[str, object], suite: Suite, moments: Sequence[tuple[str, Erased]]) -> None:
+        """A new sweep, or the one that is there: its settings must be these. Moments may become more."""
+        there = self.settings()
+        given = json.loads(json.dumps(dict(settings)))
+        wrong = {key: (there[key], given.get(key)) for key in there if there[key] != given.get(key)}
+        if wrong:
+            raise ValueError(
+                f"{self.path} holds a sweep with other settings (there, given): {wrong}; give those, or another file"
+            )
+        cases = [(c.number, c.prompt, c.seed, json.dumps(dict(c.labels), sort_keys=True)) for c in suite.cases]
+        stored = self.rows("SELECT case_number, prompt, evaluation_seed, labels FROM cases")
+        if stored and sorted(stored) != sorted(cases):
+            raise ValueError(
+                f"{self.path} holds a sweep of another suite than {suite.name!r} is now: give another file"
+            )
+        with self.transaction() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO settings VALUES (?, ?)", [(k, json.dumps(v)) for k, v in given.items()]
+            )
+            connection.executemany("INSERT OR IGNORE INTO cases VALUES (?, ?, ?, ?, NULL)", cases)
+            connection.execute("DELETE FROM moments")
+            connection.executemany(
+                "INSERT INTO moments VALUES (?, ?, ?)",
+                [(i, event, json.dumps(erased)) for i, (event, erased) in enumerate(moments)],
+            )
+
+    def done(self) -> set[Erased]:
+        return {tuple(json.loads(erased)) for (erased,) in self.rows("SELECT erased FROM sets")}
+
+    def features(self) -> np.ndarray | None:
+        """``(n, f)`` of the base's own pictures, in the order of the case numbers; ``None`` before they are made."""
+        blobs = [blob for (blob,) in self.rows("SELECT features FROM cases ORDER BY case_number")]
+        return None if None in blobs else np.stack([np.frombuffer(blob, np.float32) for blob in blobs])
+
+    def add(self, suite: Suite, erased: Erased, seen: Mapping[str, Sequence[str]], features: np.ndarray) -> None:
+        """One set's pictures; the base's own, where none is erased, are what the others are set against."""
+        order = sorted(range(len(suite.cases)), key=lambda index: suite.cases[index].number)
+        reference, key = self.features(), json.dumps(erased)
+        distances, frechet = [None] * len(order), None
+        if erased:
+            distances = feature_distances(features[order], reference).round(6).tolist()
+            frechet = round(frechet_distance(features, reference), 6)
+        rows = [
+            (key, suite.cases[i].number, json.dumps({kind: names[i] for kind, names in seen.items()}), distance)
+            for i, distance in zip(order, distances, strict=True)
+        ]
+        with self.transaction() as connection:
+            connection.execute("INSERT INTO sets VALUES (?, ?)", (key, frechet))
+            connection.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?)", rows)
+            if not erased:
+                connection.executemany(
+                    "UPDATE cases SET features = ? WHERE case_number = ?",
+                    [(features[i].tobytes(), suite.cases[i].number) for i in order],
+                )
+
+
+def sweep(
+    subject: Subject,
+    moments: Sequence[tuple[str, Erased]],
+    path: str | Path,
+    *,
+    workers: int = 1,
+    progress: bool = False,
+) -> Database:
+    """Judge the base and every set of ``moments`` on the suite, into the database at ``path``.
+
+    What is in it already is not done again, so the same call goes on after a kill; the rows are the same whatever was
+    interrupted, and whatever the number of ``workers``, processes that share the cores.
+
+    Raises:
+        ValueError, FileNotFoundError, KeyError: for anything wrong with suite, library or database, before any picture.
+    """
+    suite, library = load_suite(subject.suite), Library(subject.library)
+    judge, sampling = suite.load_judge(), subject.sampling(suite)
+    library.require(sorted({name for _, erased in moments for name in erased}))
+    database = Database(path)
+    settings = {
+        "base": subject.base, "dtype": subject.dtype, "solve": subject.solve, "keep_weight": subject.keep_weight,
+        "keep": [[prompt.prompt, sorted(prompt.concepts)] for prompt in subject.keep], "suite": suite.name,
+        "sampling": {key: value for key, value in asdict(sampling).items() if key != "batch_size"},
+        "judge": judge.name, "version": multierase.__version__,
+        # The other increments of the library count too: a joint solve keeps what they are about.
+        "increments": {name: info["sha256"] for name, info in library.infos().items()},
+    }  # fmt: skip
+    database.begin(settings, suite, moments)
+    wanted = list(dict.fromkeys([(), *(erased for _, erased in moments)]))
+    done = database.done()
+    left = [erased for erased in wanted if erased not in done]
+    with tqdm(total=len(wanted), initial=len(wanted) - len(left), desc="sets", disable=not progress) as bar:
+        for erased, seen, features in _judged(subject, left, workers):
+            database.add(suite, erased, seen, features)
+            bar.update()
+    return database
+
+
+def _judged(subject: Subject, left: Sequence[Erased], workers: int) -> Iterator[tuple[Erased, dict, np.ndarray]]:
+    """Of every set as it is finished; the base first, for the others are set against it."""
+    if workers < 1:
+        raise ValueError(f"{workers} workers: give 1 or more")
+    if not left:
+        return
+    if workers == 1:
+        evaluator = Evaluator(subject)
+        for erased in left:
+            yield (erased, *evaluator.look(erased))
+        return
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), _start_worker, (subject, threads)
+    ) as pool:
+        if () in left:
+            yield ((), *pool.submit(_work, ()).result())
+        running = {pool.submit(_work, erased): erased for erased in left if erased}
+        try:
+            for future in concurrent.futures.as_completed(running):
+                yield (running[future], *future.result())
+        finally:
+            pool.shutdown(cancel_futures=True)
