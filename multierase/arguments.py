@@ -114,6 +114,7 @@ def _add_subject(parser: Parser) -> None:
     parser.add_argument("--inference_steps", type=int | None, default=None, help="in place of the suite's")
     parser.add_argument("--guidance_scale", type=float | None, default=None, help="in place of the suite's")
     parser.add_argument("--batch_size", type=int, default=64, help="pictures at a time")
+    parser.add_argument("--thumbnails", type=int, default=9, help="cases whose pictures are kept to look at")
 
 
 def _add_evaluate(parser: Parser) -> None:
@@ -136,7 +137,7 @@ def _add_sweep(parser: Parser) -> None:
 
 def _add_report(parser: Parser) -> None:
     parser.add_argument("database", type=str, help="of a sweep or an evaluation")
-    parser.add_argument("--out", type=str, required=True, help="folder for table.csv")
+    parser.add_argument("--out", type=str, required=True, help="folder for the page and its tables")
 
 
 VERBS = {
@@ -150,7 +151,7 @@ VERBS = {
     "crosstalk": ("what each increment does to the other concepts", _add_crosstalk),
     "evaluate": ("judge what erasing a set of concepts did", _add_evaluate),
     "sweep": ("judge many sets of concepts, resumably", _add_sweep),
-    "report": ("a sweep's table", _add_report),
+    "report": ("a sweep as a page to look at, and as tables", _add_report),
     "validate": ("check every file of a library against its base", _add_validate),
 }
 

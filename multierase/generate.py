@@ -75,6 +75,11 @@ def generate(
     return torch.cat(batches)
 
 
+def to_picture(image: torch.Tensor) -> Image.Image:
+    """Of ``(3, h, w)`` in [0, 1]."""
+    return Image.fromarray((image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
+
+
 def contact_sheet(
     images: torch.Tensor, columns: int, *, row_labels: Sequence[str] = (), column_labels: Sequence[str] = ()
 ) -> Image.Image:
@@ -90,8 +95,7 @@ def contact_sheet(
     sheet = Image.new("RGB", (left + columns * (width + gap), top + rows * (height + gap)), "white")
     draw = ImageDraw.Draw(sheet)
     for index, image in enumerate(images):
-        pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-        picture = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+        picture = to_picture(image).resize((width, height), Image.Resampling.BICUBIC)
         row, column = divmod(index, columns)
         sheet.paste(picture, (left + column * (width + gap), top + row * (height + gap)))
     for row, label in enumerate(row_labels):

@@ -271,6 +271,7 @@ def test_evaluate_sweep_and_report(capsys, lib, tmp_path):
     assert swept["rows"][2] == {**swept["rows"][2], **{key: report[key] for key in ("erased", "kept", "distance")}}
     made = run_json(capsys, "report", database, "--out", tmp_path / "report")
     table = (tmp_path / "report" / "table.csv").read_text().splitlines()
+    assert {Path(file).name for file in made["files"]} == {"index.html", "table.csv", "table.tex"}
     assert made["sets"] == 4 == len(table) - 1 and table[0].startswith("event,erased_concepts,size,erased,erased_low")
     code, _, err = run(capsys, "sweep", *flags, "--database", database, "--sets", "order", "--events", "[restore Noto]")
     assert code == 1 and "off now: []" in err

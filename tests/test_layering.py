@@ -33,6 +33,7 @@ ORDER = [
     "multierase.evaluation.suites",
     "multierase.evaluation.sweep",
     "multierase.evaluation.report",
+    "multierase.evaluation.page",
     "multierase.demo",
     "multierase.settings",
     "multierase.arguments",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import io
 import itertools
 import json
 import multiprocessing
@@ -25,7 +26,7 @@ from multierase.composer import Composer, Solve
 from multierase.concepts import TaggedPrompt
 from multierase.evaluation.metrics import feature_distances, frechet_distance
 from multierase.evaluation.suites import Suite, load_suite
-from multierase.generate import SamplingSettings, generate
+from multierase.generate import SamplingSettings, generate, to_picture
 from multierase.increments import suggest
 from multierase.library import Library
 
@@ -42,7 +43,10 @@ CREATE TABLE IF NOT EXISTS sets (erased TEXT PRIMARY KEY, frechet_distance REAL)
 CREATE TABLE IF NOT EXISTS pictures (
     erased TEXT NOT NULL, case_number INTEGER NOT NULL, seen TEXT NOT NULL, distance REAL,
     PRIMARY KEY (erased, case_number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS thumbnails (
+    erased TEXT NOT NULL, case_number INTEGER NOT NULL, webp BLOB NOT NULL, PRIMARY KEY (erased, case_number));
 """
+THUMBNAIL = 128  # pixels at most
 
 
 def plan(
@@ -132,6 +136,7 @@ class Subject:
         keep: prompts to keep, beside the base's own.
         inference_steps, guidance_scale: in place of the suite's.
         batch_size: pictures at a time.
+        thumbnails: cases, of different classes, whose pictures are kept, small, to look at.
     """
 
     library: str
@@ -146,11 +151,21 @@ class Subject:
     inference_steps: int | None = None
     guidance_scale: float | None = None
     batch_size: int = 64
+    thumbnails: int = 9
 
     def sampling(self, suite: Suite) -> SamplingSettings:
         given = {"inference_steps": self.inference_steps, "guidance_scale": self.guidance_scale}
         chosen = {name: value for name, value in given.items() if value is not None}
         return SamplingSettings(**{**asdict(suite.sampling), **chosen, "batch_size": self.batch_size})
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of one set: by kind of label a class for each case; ``(n, f)`` features; small pictures by case."""
+
+    seen: dict[str, list[str]]
+    features: np.ndarray
+    thumbnails: dict[int, bytes]
 
 
 @dataclass
@@ -174,13 +189,29 @@ class Evaluator:
             self.base.unet, library, solve=subject.solve, keep=keep, keep_weight=subject.keep_weight
         )
 
-    def look(self, erased: Erased) -> tuple[dict[str, list[str]], np.ndarray]:
-        """What the judge sees in every case's picture with these concepts off, and its features."""
+    def look(self, erased: Erased) -> Look:
+        """What the judge sees in every case's picture with these concepts off."""
         cases = self.suite.cases
         with self.composer.erased(*erased):
             images = generate(self.base, [c.prompt for c in cases], [c.seed for c in cases], self.sampling)
         verdict = self.judge(images)
-        return verdict.seen, verdict.features.numpy().astype(np.float32)
+        shown = {cases[i].number: _thumbnail(images[i]) for i in self._shown()}
+        return Look(verdict.seen, verdict.features.numpy().astype(np.float32), shown)
+
+    def _shown(self) -> list[int]:
+        """Places of the cases to show: the first of each class of the first kind of label."""
+        first = {}
+        for place, case in enumerate(self.suite.cases):
+            first.setdefault(next(iter(case.labels.values()), ""), place)
+        return list(first.values())[: self.subject.thumbnails]
+
+
+def _thumbnail(image: torch.Tensor) -> bytes:
+    picture = to_picture(image)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    data = io.BytesIO()
+    picture.save(data, "WEBP", quality=85)
+    return data.getvalue()
 
 
 _EVALUATOR: Evaluator | None = None  # of a worker process
@@ -192,7 +223,7 @@ def _start_worker(subject: Subject, threads: int) -> None:
     _EVALUATOR = Evaluator(subject)
 
 
-def _work(erased: Erased) -> tuple[dict[str, list[str]], np.ndarray]:
+def _work(erased: Erased) -> Look:
     return _EVALUATOR.look(erased)
 
 
@@ -266,8 +297,9 @@ class Database:
         blobs = [blob for (blob,) in self.rows("SELECT features FROM cases ORDER BY case_number")]
         return None if None in blobs else np.stack([np.frombuffer(blob, np.float32) for blob in blobs])
 
-    def add(self, suite: Suite, erased: Erased, seen: Mapping[str, Sequence[str]], features: np.ndarray) -> None:
+    def add(self, suite: Suite, erased: Erased, look: Look) -> None:
         """One set's pictures; the base's own, where none is erased, are what the others are set against."""
+        features = look.features
         order = sorted(range(len(suite.cases)), key=lambda index: suite.cases[index].number)
         reference, key = self.features(), json.dumps(erased)
         distances, frechet = [None] * len(order), None
@@ -275,12 +307,15 @@ class Database:
             distances = feature_distances(features[order], reference).round(6).tolist()
             frechet = round(frechet_distance(features, reference), 6)
         rows = [
-            (key, suite.cases[i].number, json.dumps({kind: names[i] for kind, names in seen.items()}), distance)
+            (key, suite.cases[i].number, json.dumps({kind: names[i] for kind, names in look.seen.items()}), distance)
             for i, distance in zip(order, distances, strict=True)
         ]
         with self.transaction() as connection:
             connection.execute("INSERT INTO sets VALUES (?, ?)", (key, frechet))
             connection.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?)", rows)
+            connection.executemany(
+                "INSERT INTO thumbnails VALUES (?, ?, ?)", [(key, n, data) for n, data in look.thumbnails.items()]
+            )
             if not erased:
                 connection.executemany(
                     "UPDATE cases SET features = ? WHERE case_number = ?",
@@ -321,13 +356,13 @@ def sweep(
     done = database.done()
     left = [erased for erased in wanted if erased not in done]
     with tqdm(total=len(wanted), initial=len(wanted) - len(left), desc="sets", disable=not progress) as bar:
-        for erased, seen, features in _judged(subject, left, workers):
-            database.add(suite, erased, seen, features)
+        for erased, look in _judged(subject, left, workers):
+            database.add(suite, erased, look)
             bar.update()
     return database
 
 
-def _judged(subject: Subject, left: Sequence[Erased], workers: int) -> Iterator[tuple[Erased, dict, np.ndarray]]:
+def _judged(subject: Subject, left: Sequence[Erased], workers: int) -> Iterator[tuple[Erased, Look]]:
     """Of every set as it is finished; the base first, for the others are set against it."""
     if workers < 1:
         raise ValueError(f"{workers} workers: give 1 or more")
@@ -336,17 +371,17 @@ def _judged(subject: Subject, left: Sequence[Erased], workers: int) -> Iterator[
     if workers == 1:
         evaluator = Evaluator(subject)
         for erased in left:
-            yield (erased, *evaluator.look(erased))
+            yield erased, evaluator.look(erased)
         return
     threads = max(1, (os.cpu_count() or 1) // workers)
     with concurrent.futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), _start_worker, (subject, threads)
     ) as pool:
         if () in left:
-            yield ((), *pool.submit(_work, ()).result())
+            yield (), pool.submit(_work, ()).result()
         running = {pool.submit(_work, erased): erased for erased in left if erased}
         try:
             for future in concurrent.futures.as_completed(running):
-                yield (running[future], *future.result())
+                yield running[future], future.result()
         finally:
             pool.shutdown(cancel_futures=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import tempfile
 from pathlib import Path
@@ -11,9 +9,10 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from multierase.console import listed_in, print_table, stderr
+from multierase.evaluation.page import write_report
 from multierase.evaluation.report import COLUMNS, Results
 from multierase.evaluation.sweep import Database, Subject, plan, sweep
-from multierase.library import Library, replacing
+from multierase.library import Library
 
 
 def _subject(arguments: Namespace) -> Subject:
@@ -22,22 +21,11 @@ def _subject(arguments: Namespace) -> Subject:
             name: arguments[name]
             for name in (
                 "library", "suite", "base", "base_config", "device", "dtype", "solve", "keep_weight", "inference_steps",
-                "guidance_scale", "batch_size",
+                "guidance_scale", "batch_size", "thumbnails",
             )
         },
         keep=tuple(listed_in(arguments.keep_file)),
     )  # fmt: skip
-
-
-def _flat(row: dict) -> dict:
-    """A share as its value, beside its interval's ends and its count."""
-    found = {}
-    for key, value in row.items():
-        if isinstance(value, dict):
-            found |= {key: value["value"], **{f"{key}_{part}": value[part] for part in ("low", "high", "count")}}
-        else:
-            found[key] = " + ".join(value) if isinstance(value, list) else value
-    return found
 
 
 def _finite(value):
@@ -97,16 +85,7 @@ def run_sweep(arguments: Namespace) -> dict:
 def run_report(arguments: Namespace) -> dict:
     if not Path(arguments.database).is_file():
         raise FileNotFoundError(f"no database {arguments.database}: `multierase sweep` makes one")
-    database, folder = Database(arguments.database), Path(arguments.out)
-    rows = [_flat(row) for row in Results(database).rows()]
-    if not rows:
-        raise ValueError(f"{arguments.database} holds no set that is done: run `multierase sweep` with it again")
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "table.csv") as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-    stderr.print(f"wrote {folder / 'table.csv'}: {len(rows)} sets", markup=False)
-    return {"table": str(folder / "table.csv"), "sets": len(rows), **_made(database)}
+    database = Database(arguments.database)
+    files = write_report(database, Path(arguments.out))
+    stderr.print(f"wrote {', '.join(map(str, files))}", markup=False)
+    return {"files": list(map(str, files)), "sets": len(database.done()), **_made(database)}

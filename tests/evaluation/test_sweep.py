@@ -12,7 +12,7 @@ import pytest
 from multierase.evaluation.metrics import Share
 from multierase.evaluation.report import Results
 from multierase.evaluation.suites import load_suite
-from multierase.evaluation.sweep import Evaluator, Subject, plan, sweep
+from multierase.evaluation.sweep import Evaluator, Look, Subject, plan, sweep
 from multierase.library import Library
 from multierase.training import EraseSettings, erase_several
 
@@ -42,7 +42,7 @@ def subject(emoji, tmp_path_factory):
 def contents(path):
     """All that is in a database, but the file's own bytes."""
     connection = sqlite3.connect(path)
-    tables = ("settings", "cases", "moments", "sets", "pictures")
+    tables = ("settings", "cases", "moments", "sets", "pictures", "thumbnails")
     found = {table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr) for table in tables}
     connection.close()
     return found
@@ -88,7 +88,7 @@ def test_rows_are_what_the_judge_saw_and_no_set_is_judged_twice(subject, tmp_pat
     database = sweep(subject, moments, tmp_path / "a.db")
     assert database.done() == {(), *(off for _, off in moments)}
     results, evaluator = Results(database), Evaluator(subject)
-    seen, _ = evaluator.look(("Noto",))
+    seen = evaluator.look(("Noto",)).seen
     assert {n: got for n, (got, _) in results.seen(("Noto",)).items()} == {
         n: {kind: names[n] for kind, names in seen.items()} for n in range(3)
     }
@@ -141,7 +141,7 @@ def test_a_set_is_there_whole_or_not_at_all(subject, tmp_path):
     with database.transaction() as connection:  # one picture of it is in the way
         connection.execute("INSERT INTO pictures VALUES (?, 2, '{}', 0)", (json.dumps(["Noto"]),))
     with pytest.raises(sqlite3.IntegrityError):
-        database.add(load_suite(subject.suite), ("Noto",), {"studio": ["Noto"] * 3}, database.features())
+        database.add(load_suite(subject.suite), ("Noto",), Look({"studio": ["Noto"] * 3}, database.features(), {}))
     assert database.done() == {()} and database.rows("SELECT count(*) FROM pictures") == [(4,)]
 
 

@@ -1,0 +1,102 @@
+import csv
+import io
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from multierase.evaluation.page import as_csv, as_latex, by_size, write_report
+from multierase.evaluation.report import Results
+from multierase.evaluation.suites import load_suite
+from multierase.evaluation.sweep import Database, Look, _thumbnail, plan
+
+TABLE = """case_number,prompt,evaluation_seed,studio,subject
+0,a church by Noto,0,Noto,church
+1,a cat by Noto,1,Noto,cat
+2,a cat by <b>Twemoji</b>,1,Twemoji,cat
+"""
+SEEN = {  # by what is off: the studios seen
+    (): ["Noto", "Noto", "Twemoji"],
+    ("Noto",): ["Fluent", "Noto", "Twemoji"],
+    ("Twemoji",): ["Noto", "Noto", "Noto"],
+    ("Noto", "Twemoji"): ["Fluent", "Fluent", "Fluent"],
+}
+
+
+@pytest.fixture
+def database(tmp_path):
+    """Of verdicts written by hand."""
+    (tmp_path / "few.csv").write_text(TABLE)
+    (tmp_path / "few.yaml").write_text("prompts: few.csv\nlabels: [studio, subject]\njudge: emoji\n")
+    suite, database = load_suite(tmp_path / "few.yaml"), Database(tmp_path / "sweep.db")
+    database.begin({"judge": "<script>by hand</script>"}, suite, plan("subsets", ["Noto", "Twemoji"]))
+    chance = np.random.default_rng(0)
+    for erased, studios in SEEN.items():
+        pictures = {case.number: _thumbnail(torch.rand(3, 64, 64)) for case in suite.cases}
+        seen = {"studio": studios, "subject": ["church", "cat", "cat" if not erased else "dog"]}
+        database.add(suite, erased, Look(seen, chance.normal(size=(3, 5)).astype(np.float32), pictures))
+    return database
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+
+
+def test_the_numbers_are_those_counted_by_hand(database):
+    rows = {tuple(row["erased_concepts"]): row for row in Results(database).rows()}
+    one = rows["Noto",]
+    assert (one["erased"]["right"], one["erased"]["count"]) == (1, 2)  # of Noto's two, one is still seen
+    assert (one["kept"]["right"], one["kept"]["count"], one["kept_relative"]) == (1, 1, 1.0)
+    assert (one["cross_domain"]["right"], one["cross_domain"]["count"]) == (2, 3)  # church, cat and not the second cat
+    assert (one["ua"], one["ira"], one["cra"]) == (0.5, 1.0, 2 / 3)
+    assert one["harmonic_mean"] == pytest.approx(2 / (1 / 0.5 + 1 / 1))
+    assert rows["Noto", "Twemoji"]["kept"]["count"] == 0 and rows["Noto", "Twemoji"]["harmonic_mean"] == 1.0
+    cells = by_size(list(rows.values()))
+    assert (cells[1]["sets"], cells[1]["erased"]["right"], cells[1]["erased"]["count"]) == (2, 1, 3)
+    assert r"1 & 2 & 33.3 [6.1, 79.2] & 100.0 [43.9, 100.0] &" in as_latex(cells)
+    table = list(csv.DictReader(io.StringIO(as_csv(list(rows.values())))))
+    assert [row["erased_concepts"] for row in table] == ["", "Noto", "Twemoji", "Noto + Twemoji"]
+    assert (float(table[1]["erased"]), table[1]["erased_count"]) == (0.5, "2")
+
+
+def test_the_page_needs_no_network_and_shows_every_set(database, tmp_path):
+    files = write_report(database, tmp_path / "report")
+    assert [path.name for path in files] == ["index.html", "table.csv", "table.tex"]
+    text = files[0].read_text()
+    page = Page(text)
+    assert all(link.startswith("data:image/webp") for link in page.links) and len(page.links) == 4 * 3
+    assert "script" not in page.tags and "b" in page.tags  # a prompt's own tags are text
+    assert "a cat by &lt;b&gt;Twemoji" in text and "by hand&lt;/script" in text
+    assert "http" not in re.sub(r"data:[^\"]*", "", text)
+    assert text.count('class="off"') == 1 + 1 + 2
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium (Debian's package chromium)")
+def test_a_browser_draws_it(database, tmp_path):
+    index = write_report(database, tmp_path / "report")[0]
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    subprocess.run(
+        ["chromium", *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,1200",
+         f"--screenshot={tmp_path / 'page.png'}", index.as_uri()],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    with Image.open(tmp_path / "page.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
+    assert len(colours) > 200  # text, lines, the heatmap and the pictures
+
+
+def test_no_set_is_no_report(tmp_path):
+    with pytest.raises(ValueError, match="holds no set that is done"):
+        write_report(Database(tmp_path / "empty.db"), tmp_path / "report")
