@@ -29,6 +29,9 @@ def test_commands_then_python(tmp_path, monkeypatch):
         "served/model_index.json",
     ):
         assert (tmp_path / path).exists()
+    commands = re.findall(r"^    multierase (.+)$", section("evaluate"), re.M)
+    assert [main(shlex.split(command)) for command in commands] == [0, 0, 0]
+    assert "Noto + Twemoji" in (tmp_path / "report" / "index.html").read_text()
     code = section("python").replace("```python", "").replace("```", "")
     names = {}
     exec(code, names)
