@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from multierase.composer import Solve
 from multierase.erase_settings import EraseSettings
+from multierase.evaluation.plans import Sets
 from multierase.evaluation.suites import shipped_suites
-from multierase.evaluation.sweep import Sets
 from multierase.generate import SamplingSettings
 from multierase.settings import Parser
 
@@ -132,7 +132,7 @@ def _add_sweep(parser: Parser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of --sets random")
     parser.add_argument("--listed", type=list[list[str]], default=[], help="the sets, for --sets list")
     parser.add_argument("--events", type=list[str], default=[], help="'erase X', 'restore X', for --sets order")
-    parser.add_argument("--workers", type=int, default=1, help="processes, which share the cores")
+    parser.add_argument("--workers", type=int | None, default=None, help="processes of one thread; one a core")
 
 
 def _add_report(parser: Parser) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from multierase import EraseSettings, Library, erase_several, load_base
 from multierase.evaluation.page import write_report
+from multierase.evaluation.plans import plan
 from multierase.evaluation.report import Results
-from multierase.evaluation.sweep import Subject, plan, sweep
+from multierase.evaluation.sweep import Subject, sweep
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--base", default="emoji")
     parser.add_argument("--suite", default="studios")
     parser.add_argument("--out", type=Path, default=Path("combinations"))
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, help="processes; one a core by default")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 

@@ -31,6 +31,7 @@ ORDER = [
     "multierase.evaluation.accuracy",
     "multierase.evaluation.metrics",
     "multierase.evaluation.suites",
+    "multierase.evaluation.plans",
     "multierase.evaluation.sweep",
     "multierase.evaluation.report",
     "multierase.evaluation.page",

@@ -5,16 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import io
-import itertools
 import json
 import multiprocessing
 import os
-import random
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -25,13 +22,10 @@ from multierase.base import Base, load_base
 from multierase.composer import Composer, Solve
 from multierase.concepts import TaggedPrompt
 from multierase.evaluation.metrics import feature_distances, frechet_distance
+from multierase.evaluation.plans import Erased
 from multierase.evaluation.suites import Suite, load_suite
 from multierase.generate import SamplingSettings, generate, to_picture
-from multierase.increments import suggest
 from multierase.library import Library
-
-Sets = Literal["subsets", "pairs", "leave-one-out", "single", "random", "list", "order"]
-Erased = tuple[str, ...]  # sorted; the composer's state is a set
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -47,81 +41,6 @@ CREATE TABLE IF NOT EXISTS thumbnails (
     erased TEXT NOT NULL, case_number INTEGER NOT NULL, webp BLOB NOT NULL, PRIMARY KEY (erased, case_number));
 """
 THUMBNAIL = 128  # pixels at most
-
-
-def plan(
-    sets: Sets,
-    concepts: Sequence[str],
-    *,
-    count: int = 0,
-    seed: int = 0,
-    listed: Sequence[Sequence[str]] = (),
-    events: Sequence[str] = (),
-) -> list[tuple[str, Erased]]:
-    """``(event, erased concepts)`` of every moment of a sweep; a set may come twice in an ``order``.
-
-    Args:
-        sets: ``subsets`` all that erase any; ``single`` each alone; ``pairs``; ``leave-one-out`` all but each;
-            ``random`` ``count`` different ones of all subsets, drawn with ``seed``; ``list`` those of ``listed``;
-            ``order`` the moments of ``events``, such as ``["erase A", "erase B", "restore A"]``.
-        concepts: what a library holds.
-
-    Raises:
-        ValueError: for an unknown kind or concept, more random sets than there are, or an event that cannot be.
-    """
-    if sets not in get_args(Sets):
-        raise ValueError(f"sets {sets!r}{suggest(sets, get_args(Sets))}; give one of {list(get_args(Sets))}")
-    names = sorted(concepts)
-    if sets == "order":
-        return _moments(events, names)
-    if sets == "random":
-        return [("", _numbered(number, names)) for number in _drawn(count, seed, names)]
-    if sets == "list":
-        found = [tuple(sorted(_known(names, name) for name in given)) for given in listed]
-    else:
-        sizes = {
-            "subsets": range(1, len(names) + 1), "single": [1], "pairs": [2], "leave-one-out": [len(names) - 1]
-        }[sets]  # fmt: skip
-        found = [off for size in sizes for off in itertools.combinations(names, size)]
-    return [("", off) for off in dict.fromkeys(found)]
-
-
-def _drawn(count: int, seed: int, names: Sequence[str]) -> list[int]:
-    every = 2 ** len(names) - 1
-    if not 1 <= count <= every:
-        raise ValueError(f"{count} random sets: {len(names)} concepts have {every}")
-    chance, numbers = random.Random(seed), {}
-    while len(numbers) < count:  # never a list of all of them: there may be 2^40
-        numbers.setdefault(chance.randint(1, every))
-    return list(numbers)
-
-
-def _numbered(number: int, names: Sequence[str]) -> Erased:
-    return tuple(name for place, name in enumerate(names) if number >> place & 1)
-
-
-def _known(names: Sequence[str], name: str) -> str:
-    if name not in names:
-        raise ValueError(f"no increment for {name!r}{suggest(name, names)}; there are {list(names)}")
-    return name
-
-
-def _moments(events: Sequence[str], names: Sequence[str]) -> list[tuple[str, Erased]]:
-    off: set[str] = set()
-    found = []
-    for event in events:
-        what, _, name = event.strip().partition(" ")
-        name = _known(names, name.strip())
-        if what not in ("erase", "restore") or (what == "erase") == (name in off):
-            raise ValueError(
-                f"event {event!r}: give 'erase CONCEPT' of one that is on, or 'restore CONCEPT' of one that is off; "
-                f"off now: {sorted(off)}"
-            )
-        off ^= {name}
-        found.append((event.strip(), tuple(sorted(off))))
-    if not found:
-        raise ValueError("an order needs events, such as 'erase Noto', 'restore Noto'")
-    return found
 
 
 @dataclass(frozen=True)
@@ -217,9 +136,9 @@ def _thumbnail(image: torch.Tensor) -> bytes:
 _EVALUATOR: Evaluator | None = None  # of a worker process
 
 
-def _start_worker(subject: Subject, threads: int) -> None:
+def _start_worker(subject: Subject) -> None:
     global _EVALUATOR
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     _EVALUATOR = Evaluator(subject)
 
 
@@ -328,13 +247,14 @@ def sweep(
     moments: Sequence[tuple[str, Erased]],
     path: str | Path,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     progress: bool = False,
 ) -> Database:
     """Judge the base and every set of ``moments`` on the suite, into the database at ``path``.
 
-    What is in it already is not done again, so the same call goes on after a kill; the rows are the same whatever was
-    interrupted, and whatever the number of ``workers``, processes that share the cores.
+    What is in it already is not done again, so the same call goes on after a kill. The rows are the same whatever was
+    interrupted, and whatever the number of ``workers``: processes of one thread each, because sums of floating-point
+    numbers depend on the number of threads. One a core by default, and one where there is a GPU.
 
     Raises:
         ValueError, FileNotFoundError, KeyError: for anything wrong with suite, library or database, before any picture.
@@ -362,20 +282,22 @@ def sweep(
     return database
 
 
-def _judged(subject: Subject, left: Sequence[Erased], workers: int) -> Iterator[tuple[Erased, Look]]:
+def _judged(subject: Subject, left: Sequence[Erased], workers: int | None) -> Iterator[tuple[Erased, Look]]:
     """Of every set as it is finished; the base first, for the others are set against it."""
-    if workers < 1:
-        raise ValueError(f"{workers} workers: give 1 or more")
     if not left:
         return
+    if workers is None:
+        workers = 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, len(left))
+    if workers < 1:
+        raise ValueError(f"{workers} workers: give 1 or more")
     if workers == 1:
-        evaluator = Evaluator(subject)
-        for erased in left:
-            yield erased, evaluator.look(erased)
+        with _one_thread():
+            evaluator = Evaluator(subject)
+            for erased in left:
+                yield erased, evaluator.look(erased)
         return
-    threads = max(1, (os.cpu_count() or 1) // workers)
     with concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _start_worker, (subject, threads)
+        workers, multiprocessing.get_context("spawn"), _start_worker, (subject,)
     ) as pool:
         if () in left:
             yield (), pool.submit(_work, ()).result()
@@ -385,3 +307,13 @@ def _judged(subject: Subject, left: Sequence[Erased], workers: int) -> Iterator[
                 yield running[future], future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

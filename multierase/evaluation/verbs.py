@@ -10,8 +10,9 @@ from jsonargparse import Namespace
 
 from multierase.console import listed_in, print_table, stderr
 from multierase.evaluation.page import write_report
+from multierase.evaluation.plans import plan
 from multierase.evaluation.report import COLUMNS, Results
-from multierase.evaluation.sweep import Database, Subject, plan, sweep
+from multierase.evaluation.sweep import Database, Subject, sweep
 from multierase.library import Library
 
 
@@ -54,7 +55,7 @@ def run_evaluate(arguments: Namespace) -> dict:
     Library(arguments.library).require(list(erased))
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.database or Path(folder) / "evaluation.db"
-        database = sweep(_subject(arguments), [("", erased)] if erased else [], path, progress=True)
+        database = sweep(_subject(arguments), [("", erased)] if erased else [], path, workers=1, progress=True)
         results = Results(database)
         report = {**_finite(results.row(erased)), "by_concept": results.by_concept(erased), **_made(database)}
         rows = [results.row(off) for off in dict.fromkeys([(), erased])]

@@ -8,11 +8,14 @@ import sqlite3
 import time
 
 import pytest
+import torch
 
+from multierase.evaluation import sweep as sweep_module
 from multierase.evaluation.metrics import Share
+from multierase.evaluation.plans import plan
 from multierase.evaluation.report import Results
 from multierase.evaluation.suites import load_suite
-from multierase.evaluation.sweep import Evaluator, Look, Subject, plan, sweep
+from multierase.evaluation.sweep import Evaluator, Look, Subject
 from multierase.library import Library
 from multierase.training import EraseSettings, erase_several
 
@@ -46,6 +49,10 @@ def contents(path):
     found = {table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr) for table in tables}
     connection.close()
     return found
+
+
+def sweep(*arguments, workers=1):
+    return sweep_module.sweep(*arguments, workers=workers)
 
 
 NAMES = ("Firefox", "Noto", "Twemoji")
@@ -107,7 +114,11 @@ def test_rows_are_what_the_judge_saw_and_no_set_is_judged_twice(subject, tmp_pat
 
 
 def _sweep(subject, path):
-    sweep(subject, plan("subsets", NAMES), path, workers=1).close()
+    sweep(
+        subject,
+        plan("subsets", NAMES),
+        path,
+    ).close()
 
 
 def test_killed_three_times_the_rows_are_those_of_an_uninterrupted_sweep(subject, tmp_path):
@@ -122,7 +133,9 @@ def test_killed_three_times_the_rows_are_those_of_an_uninterrupted_sweep(subject
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     assert 0 < _count(path) < 8
+    threads = torch.get_num_threads()
     sweep(subject, plan("subsets", NAMES), path, workers=2).close()
+    assert torch.get_num_threads() == threads
     assert contents(path) == contents(tmp_path / "whole.db")
 
 
