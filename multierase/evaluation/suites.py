@@ -10,13 +10,13 @@ from pathlib import Path
 
 import yaml
 
-from multierase.evaluation.judges import EmojiJudge, Judge
+from multierase.evaluation.judges import ClipJudge, EmojiJudge, Judge
 from multierase.generate import SamplingSettings
 from multierase.increments import suggest
 
 SHIPPED = resources.files("multierase") / "assets" / "suites"
 SEED_COLUMNS = ("evaluation_seed", "sd_seed")  # the peers' names for it
-JUDGES = {"emoji": EmojiJudge.load}
+JUDGES = ("emoji", "clip")
 KEYS = {"name", "about", "prompts", "labels", "judge", "inference_steps", "guidance_scale"}
 
 
@@ -39,7 +39,7 @@ class Suite:
 
     name: str
     cases: tuple[Case, ...]
-    judge: str
+    judge: Mapping[str, str]
     sampling: SamplingSettings
 
     def domain(self, concept: str) -> str | None:
@@ -50,13 +50,26 @@ class Suite:
                     return kind
         return None
 
+    def classes(self) -> dict[str, list[str]]:
+        """For each kind of label, what cases ask for, in their order."""
+        found: dict[str, dict[str, None]] = {}
+        for case in self.cases:
+            for kind, label in case.labels.items():
+                found.setdefault(kind, {})[label] = None
+        return {kind: list(labels) for kind, labels in found.items()}
+
     def load_judge(self) -> Judge:
         """The judge.
 
         Raises:
             ValueError: where it cannot see what the suite asks for.
+            FileNotFoundError: where its weights are not at hand.
         """
-        judge = JUDGES[self.judge]()
+        options = dict(self.judge)
+        if options.pop("name") == "emoji":
+            judge = EmojiJudge.load()
+        else:
+            judge = ClipJudge.load(options.pop("model"), self.classes(), options)
         for case in self.cases:
             for kind, label in case.labels.items():
                 if label not in judge.classes.get(kind, ()):
@@ -90,11 +103,15 @@ def load_suite(source: str | Path) -> Suite:
     unknown = sorted(read.keys() - KEYS)
     if unknown:
         raise ValueError(f"suite {path}: unknown key {unknown[0]!r}{suggest(unknown[0], KEYS)}; keys: {sorted(KEYS)}")
-    if read["judge"] not in JUDGES:
-        raise ValueError(f"suite {path}: judge {read['judge']!r}; give one of {sorted(JUDGES)}")
+    judge = {"name": read["judge"]} if isinstance(read["judge"], str) else dict(read["judge"])
+    if judge.get("name") not in JUDGES or (judge["name"] == "clip" and "model" not in judge):
+        raise ValueError(
+            f"suite {path}: judge {read['judge']!r}; give one of {list(JUDGES)}, clip with the folder or hub id of its "
+            "model: {name: clip, model: openai/clip-vit-large-patch14}"
+        )
     sampling = {key: read[key] for key in ("inference_steps", "guidance_scale") if key in read}
     cases = read_cases(path.parent / read["prompts"], read["labels"])
-    return Suite(read.get("name", path.name.removesuffix(".yaml")), cases, read["judge"], SamplingSettings(**sampling))
+    return Suite(read.get("name", path.name.removesuffix(".yaml")), cases, judge, SamplingSettings(**sampling))
 
 
 def read_cases(path: Path, labels: list[str]) -> tuple[Case, ...]:

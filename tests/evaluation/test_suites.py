@@ -46,7 +46,7 @@ def test_a_suite_of_ones_own_with_the_peers_columns(own):
         (CSV.replace(",3,", ",three,"), YAML, "line 2: case_number and evaluation_seed are whole numbers"),
         (CSV.replace("\n8", "\n7"), YAML, "line 3: case 7 is there already"),
         (CSV.split("\n")[0] + "\n", YAML, "holds no case"),
-        (CSV, YAML.replace("judge: emoji", "judge: emojy"), "judge 'emojy'; give one of \\['emoji'\\]"),
+        (CSV, YAML.replace("judge: emoji", "judge: emojy"), "judge 'emojy'; give one of \\['emoji', 'clip'\\]"),
         (CSV, YAML + "label: x\n", "unknown key 'label'; did you mean 'labels'"),
         (CSV, "prompts: own.csv\n", "give at least prompts, labels and judge"),
         (CSV, "prompts: [", "is not YAML"),
