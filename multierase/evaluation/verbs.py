@@ -51,7 +51,7 @@ def _shown(row: dict) -> list[object]:
 
 
 def run_evaluate(arguments: Namespace) -> dict:
-    erased = tuple(sorted(arguments.erase))
+    erased = tuple(sorted(set(arguments.erase)))
     Library(arguments.library).require(list(erased))
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.database or Path(folder) / "evaluation.db"
