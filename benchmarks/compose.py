@@ -221,9 +221,8 @@ def main() -> None:
     }
     table = {}
     for key, times in seconds.items():
-        copy = seconds[
-            "esd-x" if key.startswith(("cross-attention", "esd-x")) and key != "esd-x-strict" else "esd-x-strict"
-        ]
+        scope = "esd-x" if key == "esd-x" or key.startswith("cross-attention") else "esd-x-strict"
+        copy = seconds[scope]
         table[key] = {
             what: {
                 "copies": [round(value / copy["copy"][0], 2) for value in found],

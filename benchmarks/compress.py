@@ -10,7 +10,6 @@ and to be shared between processes with ``--shard``.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -18,13 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from harness import Results
-from subsets import CANDIDATES, SUBJECTS, drawn, library_of, look, share, subsets
+from harness import Results, parser
+from subsets import CANDIDATES, SUBJECTS, drawn, look, share, subsets, with_keep_list
 
 from multierase.base import load_base
 from multierase.composer import Composer
 from multierase.concepts import EMOJI_STUDIOS, STUDIO_AND_SUBJECT
-from multierase.decoupling import KeepList
 from multierase.evaluation.judges import EmojiJudge
 from multierase.generate import SamplingSettings
 from multierase.increments import Increment
@@ -48,18 +46,14 @@ def size(increment: Increment) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("build/subsets"), help="folder of the increments")
-    parser.add_argument("--per_size", type=int, default=3)
-    parser.add_argument("--shard", default="0/1")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--work", type=Path, default=Path("build/subsets"), help="folder of the increments")
+    arguments.add_argument("--per_size", type=int, default=3)
+    args = arguments.parse_args()
     torch.set_num_threads(args.threads)
     base, judge = load_base("emoji", device="cpu"), EmojiJudge.load()
     base.unet.to(memory_format=torch.channels_last)
-    library = library_of(base, "decoupled", args.work)
-    keep = KeepList.of(base.text, base.known_prompts, library)
+    library, keep = with_keep_list(base, "decoupled", args.work)
     results, sampling = Results(args.out, args.shard), SamplingSettings(inference_steps=10)
     index, shards = map(int, args.shard.split("/"))
     chosen = list(subsets(args.per_size).items())

@@ -13,15 +13,13 @@ table on stderr and one JSON object on stdout; resumable, and to be shared betwe
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
 import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import torch
-from harness import Results
+from harness import Results, parser
 from subsets import SUBJECTS, Picture, look, share
 
 from multierase.base import Base, load_base
@@ -86,14 +84,13 @@ def with_rate(settings: EraseSettings, rate: float, seed: int) -> EraseSettings:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--report", action="store_true", help="say what has been measured so far, keep what is there")
-    parser.add_argument("--shard", default="0/1")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    arguments.add_argument(
+        "--report", action="store_true", help="say what has been measured so far, keep what is there"
+    )
+    args = arguments.parse_args()
     torch.set_num_threads(args.threads)
     base, judge = load_base("emoji", device="cpu"), EmojiJudge.load()
     index, shards = map(int, args.shard.split("/"))

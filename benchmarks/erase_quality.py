@@ -11,15 +11,13 @@ the erasures between two processes, and a last call without gathers them.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
-from harness import Results
+from harness import Results, parser
 
 from multierase.base import load_base
 from multierase.composer import Composer
@@ -94,12 +92,9 @@ def summarise(runs: dict[str, dict], references: dict[str, dict], seeds: int) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="results, and where to go on from")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--shard", default="0/1", help="i/n: do every n-th erasure only, from the i-th")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--seeds", type=int, default=3)
+    args = arguments.parse_args()
     torch.set_num_threads(args.threads)
     base, judge = load_base("emoji", device="cpu"), EmojiJudge.load()
     index, shards = map(int, args.shard.split("/"))

@@ -9,16 +9,14 @@ on stderr and one JSON object on stdout; resumable, and to be shared between pro
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from erase_quality import measure, reference, relative
-from harness import Results
+from harness import Results, parser
 
 from multierase.base import load_base
 from multierase.evaluation.judges import EmojiJudge
@@ -56,12 +54,9 @@ def summarise(runs: list[dict], references: list[dict]) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--shard", default="0/1")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--seeds", type=int, default=2)
+    args = arguments.parse_args()
     torch.set_num_threads(args.threads)
     base, judge = load_base("emoji", device="cpu"), EmojiJudge.load()
     index, shards = map(int, args.shard.split("/"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -26,6 +27,15 @@ def environment() -> dict:
         "commit": commit, "machine": platform.machine(), "cpus": os.cpu_count(), "python": platform.python_version(),
         "torch": torch.__version__, "diffusers": diffusers.__version__, "multierase": multierase.__version__,
     }  # fmt: skip
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """What benchmarks that share their work between processes take."""
+    arguments = argparse.ArgumentParser(description=doc.splitlines()[0])
+    arguments.add_argument("--out", type=Path, required=True, help="results, and where to go on from")
+    arguments.add_argument("--shard", default="0/1", help="i/n: do every n-th piece only, from the i-th")
+    arguments.add_argument("--threads", type=int, default=1)
+    return arguments
 
 
 class Results:

@@ -11,7 +11,6 @@ processes with ``--shard``.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
 import sys
@@ -19,12 +18,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from harness import Results
-from subsets import FAMILIES, SUBJECTS, Picture, library_of, look
+from harness import Results, parser
+from subsets import FAMILIES, SUBJECTS, Picture, look, with_keep_list
 
 from multierase.base import load_base
 from multierase.composer import Composer
-from multierase.decoupling import KeepList
 from multierase.evaluation.judges import EmojiJudge
 from multierase.generate import SamplingSettings
 
@@ -77,18 +75,14 @@ def summarise(now: dict[tuple, dict], reference: dict[tuple, dict], group: str) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("build/subsets"), help="folder of the increments")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--shard", default="0/1")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--work", type=Path, default=Path("build/subsets"), help="folder of the increments")
+    arguments.add_argument("--seeds", type=int, default=3)
+    args = arguments.parse_args()
     torch.set_num_threads(args.threads)
     base, judge = load_base("emoji", device="cpu"), EmojiJudge.load()
     base.unet.to(memory_format=torch.channels_last)
-    library = library_of(base, "decoupled", args.work)
-    keep = KeepList.of(base.text, base.known_prompts, library)
+    library, keep = with_keep_list(base, "decoupled", args.work)
     results, sampling = Results(args.out, args.shard), SamplingSettings(inference_steps=10)
     index, shards = map(int, args.shard.split("/"))
     cases = list(itertools.product(OFF, range(args.seeds)))

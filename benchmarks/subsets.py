@@ -16,7 +16,6 @@ them and nothing else.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import math
@@ -28,7 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from harness import Results, trained
+from harness import Results, parser, trained
 
 from multierase.base import Base, load_base
 from multierase.composer import Composer
@@ -139,12 +138,17 @@ class UCE:
                     parameter.copy_(before[name])
 
 
+def with_keep_list(base: Base, training: str, work: Path) -> tuple[Library, KeepList]:
+    library = library_of(base, training, work)
+    return library, KeepList.of(base.text, base.known_prompts, library)
+
+
 def composer(base: Base, method: str, work: Path) -> Composer | UCE:
     training, solve = METHODS[method]
     if training is None:
         return UCE(base)
-    library = library_of(base, training, work)
-    return Composer(base.unet, library, solve=solve, keep=KeepList.of(base.text, base.known_prompts, library))
+    library, keep = with_keep_list(base, training, work)
+    return Composer(base.unet, library, solve=solve, keep=keep)
 
 
 @dataclass(frozen=True)
@@ -295,18 +299,15 @@ def judge_again(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("build/subsets"), help="folder of the increments")
-    parser.add_argument("--per_size", type=int, default=0, help="subsets of each size; 0 for all")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--inference_steps", type=int, default=10)
-    parser.add_argument("--train", action="store_true", help="make the increments, then end")
-    parser.add_argument("--again", nargs="*", choices=METHODS, default=[], help="look at the worst subsets again")
-    parser.add_argument("--report", action="store_true", help="say what has been measured so far, measure no more")
-    parser.add_argument("--shard", default="0/1")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--work", type=Path, default=Path("build/subsets"), help="folder of the increments")
+    arguments.add_argument("--per_size", type=int, default=0, help="subsets of each size; 0 for all")
+    arguments.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    arguments.add_argument("--inference_steps", type=int, default=10)
+    arguments.add_argument("--train", action="store_true", help="make the increments, then end")
+    arguments.add_argument("--again", nargs="*", choices=METHODS, default=[], help="look at the worst subsets again")
+    arguments.add_argument("--report", action="store_true", help="say what has been measured so far, measure no more")
+    args = arguments.parse_args()
     torch.set_num_threads(args.threads)
     base, judge = load_base("emoji", device="cpu"), EmojiJudge.load()
     base.unet.to(memory_format=torch.channels_last)  # a fifth faster here

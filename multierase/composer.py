@@ -22,6 +22,11 @@ logger = logging.getLogger(__name__)
 Solve = Literal["sum", "joint", "project"]
 
 
+def wants_keep_list(solve: Solve | None, listed: bool) -> bool:
+    """Is a keep-list worth making for this solve, or for the default one, where prompts are listed?"""
+    return solve != "sum" and bool(solve or listed)
+
+
 class Composer:
     """Erases and restores concepts on a U-Net, in any order, exactly.
 

@@ -12,7 +12,7 @@ import rich.table
 from jsonargparse import Namespace
 
 from multierase.base import Base, load_base
-from multierase.composer import Composer
+from multierase.composer import Composer, wants_keep_list
 from multierase.concepts import TaggedPrompt, read_prompts
 from multierase.increments import reads_text
 from multierase.library import Library
@@ -66,7 +66,7 @@ def composed(arguments: Namespace, base: Base) -> Composer:
         raise UsageError(f"both to erase and to keep: {both}; decide for one")
     keep = None
     listed = [*base.known_prompts, *listed_in(arguments.keep_file), *map(TaggedPrompt, arguments.keep)]
-    if strengths and (arguments.solve in ("joint", "project") or (arguments.solve is None and listed)):
+    if strengths and wants_keep_list(arguments.solve, bool(listed)):
         keep = library.keep_list(base.text, listed)
     composer = Composer(base.unet, library, solve=arguments.solve, keep=keep, keep_weight=arguments.keep_weight)
     composer.set(strengths)

@@ -173,7 +173,8 @@ def projecting_transfers(
     largest. Unlike ``joint_transfers`` it knows only all or nothing: a rich list leaves little of an increment.
     Arguments as there.
     """
-    each = {name: _scaled(factor) @ _scaled(factor).T for name, factor in own.items()}
+    scaled = {name: _scaled(factor) for name, factor in own.items()}
+    each = {name: factor @ factor.T for name, factor in scaled.items()}
     everything = sum([covariance(matrix) for matrix in kept], sum(each.values()))
     transfers = {}
     for name, matrix in each.items():

@@ -264,10 +264,13 @@ class Library(Mapping[str, Increment]):
         Raises:
             ValueError: where another concept's file has that name.
         """
-        path = self.folder / f"{Concept(concept).slug}.safetensors"
+        path = self._file(concept)
         if path.exists() and (there := read_info(path).get("concept")) != concept:
             raise ValueError(f"{path} holds the concept {there!r}, so {concept!r} needs another name")
         return path
+
+    def _file(self, concept: str) -> Path:
+        return self.folder / f"{Concept(concept).slug}.safetensors"
 
     def save(self, increment: Increment) -> Path:
         """Store an increment under its concept's name, replacing an older one."""
@@ -321,8 +324,10 @@ class Library(Mapping[str, Increment]):
 
     def __contains__(self, concept: object) -> bool:
         """Reads one file's header, not all of them."""
-        path = self.folder / f"{Concept(concept).slug}.safetensors" if isinstance(concept, str) and concept else None
-        return path is not None and path.is_file() and read_info(path).get("concept") == concept
+        if not isinstance(concept, str) or not concept.strip():
+            return False
+        path = self._file(concept)
+        return path.is_file() and read_info(path).get("concept") == concept
 
 
 def _read_keep_list(path: Path, key: str) -> KeepList | None:

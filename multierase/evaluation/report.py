@@ -20,6 +20,7 @@ class Results:
 
     def __init__(self, database: Database):
         self.database = database
+        self._seen: dict[Erased, dict[int, tuple[dict[str, str], float | None]]] = {}
         listed = database.rows("SELECT case_number, labels FROM cases")
         self.labels = {number: json.loads(labels) for number, labels in listed}
         self.moments = [
@@ -33,10 +34,12 @@ class Results:
 
     def seen(self, erased: Erased) -> dict[int, tuple[dict[str, str], float | None]]:
         """By case what the judge saw, and the distance to the base's picture."""
-        found = self.database.rows(
-            "SELECT case_number, seen, distance FROM pictures WHERE erased = ?", json.dumps(erased)
-        )
-        return {number: (json.loads(seen), distance) for number, seen, distance in found}
+        if erased not in self._seen:  # every row is set against the base's, and the heatmap asks once more
+            found = self.database.rows(
+                "SELECT case_number, seen, distance FROM pictures WHERE erased = ?", json.dumps(erased)
+            )
+            self._seen[erased] = {number: (json.loads(seen), distance) for number, seen, distance in found}
+        return self._seen[erased]
 
     def domains(self, concepts: Sequence[str]) -> set[str]:
         """The kinds of label that have these concepts among their classes."""

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import multierase
 from multierase.base import Base, load_base
-from multierase.composer import Composer, Solve
+from multierase.composer import Composer, Solve, wants_keep_list
 from multierase.concepts import TaggedPrompt
 from multierase.evaluation.metrics import feature_distances, frechet_distance
 from multierase.evaluation.plans import Erased
@@ -102,8 +102,8 @@ class Evaluator:
         self.base = load_base(subject.base, device=subject.device, dtype=subject.dtype, config=subject.base_config)
         library = Library(subject.library)
         listed = [*self.base.known_prompts, *subject.keep]
-        joint = subject.solve != "sum" and bool(listed or subject.solve)
-        keep = library.keep_list(self.base.text, listed) if joint else None
+        wanted = wants_keep_list(subject.solve, bool(listed))
+        keep = library.keep_list(self.base.text, listed) if wanted else None
         self.composer = Composer(
             self.base.unet, library, solve=subject.solve, keep=keep, keep_weight=subject.keep_weight
         )

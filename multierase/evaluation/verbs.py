@@ -79,8 +79,9 @@ def run_sweep(arguments: Namespace) -> dict:
     if not arguments.json:
         print_table(f"{len(rows)} sets", ("off", *COLUMNS[1:6]), [_shown(row) for row in rows[:40]])
     stderr.print(f"wrote {arguments.database}: {len(rows)} sets", markup=False)
+    report = {"database": arguments.database, "rows": _finite(rows), **_made(database)}
     database.close()
-    return {"database": arguments.database, "rows": _finite(rows), **_made(Database(arguments.database))}
+    return report
 
 
 def run_report(arguments: Namespace) -> dict:
