@@ -11,10 +11,11 @@ import argparse
 from pathlib import Path
 
 from multierase import EraseSettings, Library, erase_several, load_base
+from multierase.evaluation.evaluator import Subject
 from multierase.evaluation.page import write_report
 from multierase.evaluation.plans import plan
 from multierase.evaluation.report import Results
-from multierase.evaluation.sweep import Subject, sweep
+from multierase.evaluation.sweep import sweep
 
 
 def main() -> None:

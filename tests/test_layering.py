@@ -32,6 +32,8 @@ ORDER = [
     "multierase.evaluation.metrics",
     "multierase.evaluation.suites",
     "multierase.evaluation.plans",
+    "multierase.evaluation.evaluator",
+    "multierase.evaluation.database",
     "multierase.evaluation.sweep",
     "multierase.evaluation.report",
     "multierase.evaluation.page",

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import jinja2
 
+from multierase.evaluation.database import Database
 from multierase.evaluation.metrics import Share
 from multierase.evaluation.plans import Erased
 from multierase.evaluation.report import Results
-from multierase.evaluation.sweep import Database
 from multierase.library import replacing
 
 SHEETS = 24  # sets whose pictures are shown

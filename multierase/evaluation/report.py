@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from multierase.evaluation.database import Database
 from multierase.evaluation.metrics import Share, harmonic_mean
 from multierase.evaluation.plans import Erased
-from multierase.evaluation.sweep import Database
 
 COLUMNS = (
     "size", "erased", "kept", "kept_relative", "cross_domain", "ua", "ira", "cra", "harmonic_mean", "distance",

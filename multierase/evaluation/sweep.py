@@ -4,134 +4,21 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import io
-import json
 import multiprocessing
 import os
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 import multierase
-from multierase.base import Base, load_base
-from multierase.composer import Composer, Solve, wants_keep_list
-from multierase.concepts import TaggedPrompt
-from multierase.evaluation.metrics import feature_distances, frechet_distance
+from multierase.evaluation.database import Database
+from multierase.evaluation.evaluator import Evaluator, Look, Subject
 from multierase.evaluation.plans import Erased
-from multierase.evaluation.suites import Suite, load_suite
-from multierase.generate import SamplingSettings, generate, to_picture
+from multierase.evaluation.suites import load_suite
 from multierase.library import Library
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS cases (
-    case_number INTEGER PRIMARY KEY, prompt TEXT NOT NULL, evaluation_seed INTEGER NOT NULL, labels TEXT NOT NULL,
-    features BLOB);
-CREATE TABLE IF NOT EXISTS moments (position INTEGER PRIMARY KEY, event TEXT NOT NULL, erased TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS sets (erased TEXT PRIMARY KEY, frechet_distance REAL);
-CREATE TABLE IF NOT EXISTS pictures (
-    erased TEXT NOT NULL, case_number INTEGER NOT NULL, seen TEXT NOT NULL, distance REAL,
-    PRIMARY KEY (erased, case_number)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS thumbnails (
-    erased TEXT NOT NULL, case_number INTEGER NOT NULL, webp BLOB NOT NULL, PRIMARY KEY (erased, case_number));
-"""
-THUMBNAIL = 128  # pixels at most
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is evaluated, in words that another process can load.
-
-    Args:
-        base, base_config, device, dtype: as ``load_base`` takes them.
-        library: folder of the increments.
-        suite: a shipped suite's name, or a YAML file.
-        solve, keep_weight: as ``Composer`` takes them.
-        keep: prompts to keep, beside the base's own.
-        inference_steps, guidance_scale: in place of the suite's.
-        batch_size: pictures at a time.
-        thumbnails: cases, of different classes, whose pictures are kept, small, to look at.
-    """
-
-    library: str
-    suite: str
-    base: str = "emoji"
-    base_config: str | None = None
-    device: str | None = None
-    dtype: str = "float32"
-    solve: Solve | None = None
-    keep_weight: float = 3.0
-    keep: tuple[TaggedPrompt, ...] = ()
-    inference_steps: int | None = None
-    guidance_scale: float | None = None
-    batch_size: int = 64
-    thumbnails: int = 9
-
-    def sampling(self, suite: Suite) -> SamplingSettings:
-        given = {"inference_steps": self.inference_steps, "guidance_scale": self.guidance_scale}
-        chosen = {name: value for name, value in given.items() if value is not None}
-        return SamplingSettings(**{**asdict(suite.sampling), **chosen, "batch_size": self.batch_size})
-
-
-@dataclass(frozen=True)
-class Look:
-    """What was seen of one set: by kind of label a class for each case; ``(n, f)`` features; small pictures by case."""
-
-    seen: dict[str, list[str]]
-    features: np.ndarray
-    thumbnails: dict[int, bytes]
-
-
-@dataclass
-class Evaluator:
-    """One process's share of the work: a base, a composer and a judge."""
-
-    subject: Subject
-    base: Base = field(init=False)
-
-    def __post_init__(self):
-        subject = self.subject
-        self.suite = load_suite(subject.suite)
-        self.judge = self.suite.load_judge()
-        self.sampling = subject.sampling(self.suite)
-        self.base = load_base(subject.base, device=subject.device, dtype=subject.dtype, config=subject.base_config)
-        library = Library(subject.library)
-        listed = [*self.base.known_prompts, *subject.keep]
-        wanted = wants_keep_list(subject.solve, bool(listed))
-        keep = library.keep_list(self.base.text, listed) if wanted else None
-        self.composer = Composer(
-            self.base.unet, library, solve=subject.solve, keep=keep, keep_weight=subject.keep_weight
-        )
-
-    def look(self, erased: Erased) -> Look:
-        """What the judge sees in every case's picture with these concepts off."""
-        cases = self.suite.cases
-        with self.composer.erased(*erased):
-            images = generate(self.base, [c.prompt for c in cases], [c.seed for c in cases], self.sampling)
-        verdict = self.judge(images)
-        shown = {cases[i].number: _thumbnail(images[i]) for i in self._shown()}
-        return Look(verdict.seen, verdict.features.numpy().astype(np.float32), shown)
-
-    def _shown(self) -> list[int]:
-        """Places of the cases to show: the first of each class of the first kind of label."""
-        first = {}
-        for place, case in enumerate(self.suite.cases):
-            first.setdefault(next(iter(case.labels.values()), ""), place)
-        return list(first.values())[: self.subject.thumbnails]
-
-
-def _thumbnail(image: torch.Tensor) -> bytes:
-    picture = to_picture(image)
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    data = io.BytesIO()
-    picture.save(data, "WEBP", quality=85)
-    return data.getvalue()
-
 
 _EVALUATOR: Evaluator | None = None  # of a worker process
 
@@ -144,102 +31,6 @@ def _start_worker(subject: Subject) -> None:
 
 def _work(erased: Erased) -> Look:
     return _EVALUATOR.look(erased)
-
-
-class Database:
-    """A sweep's results: one SQLite file, in which every set of concepts is one transaction.
-
-    Raises:
-        ValueError: for a file that is none, cannot be written, or holds another sweep.
-    """
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        try:
-            self._connection = sqlite3.connect(self.path, isolation_level=None)
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.executescript(SCHEMA)
-        except sqlite3.Error as error:
-            raise ValueError(f"{self.path} cannot be a sweep's database: {error}") from error
-
-    def close(self) -> None:
-        self._connection.close()
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of the body, or nothing."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._connection
-            self._connection.execute("COMMIT")
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-
-    def rows(self, query: str, *values: object) -> list[tuple]:
-        return self._connection.execute(query, values).fetchall()
-
-    def settings(self) -> dict:
-        return {key: json.loads(value) for key, value in self.rows("SELECT key, value FROM settings")}
-
-    def begin(self, settings: Mapping[str, object], suite: Suite, moments: Sequence[tuple[str, Erased]]) -> None:
-        """A new sweep, or the one that is there: its settings must be these. Moments may become more."""
-        there = self.settings()
-        given = json.loads(json.dumps(dict(settings)))
-        wrong = {key: (there[key], given.get(key)) for key in there if there[key] != given.get(key)}
-        if wrong:
-            raise ValueError(
-                f"{self.path} holds a sweep with other settings (there, given): {wrong}; give those, or another file"
-            )
-        cases = [(c.number, c.prompt, c.seed, json.dumps(dict(c.labels), sort_keys=True)) for c in suite.cases]
-        stored = self.rows("SELECT case_number, prompt, evaluation_seed, labels FROM cases")
-        if stored and sorted(stored) != sorted(cases):
-            raise ValueError(
-                f"{self.path} holds a sweep of another suite than {suite.name!r} is now: give another file"
-            )
-        with self.transaction() as connection:
-            connection.executemany(
-                "INSERT OR IGNORE INTO settings VALUES (?, ?)", [(k, json.dumps(v)) for k, v in given.items()]
-            )
-            connection.executemany("INSERT OR IGNORE INTO cases VALUES (?, ?, ?, ?, NULL)", cases)
-            connection.execute("DELETE FROM moments")
-            connection.executemany(
-                "INSERT INTO moments VALUES (?, ?, ?)",
-                [(i, event, json.dumps(erased)) for i, (event, erased) in enumerate(moments)],
-            )
-
-    def done(self) -> set[Erased]:
-        return {tuple(json.loads(erased)) for (erased,) in self.rows("SELECT erased FROM sets")}
-
-    def features(self) -> np.ndarray | None:
-        """``(n, f)`` of the base's own pictures, in the order of the case numbers; ``None`` before they are made."""
-        blobs = [blob for (blob,) in self.rows("SELECT features FROM cases ORDER BY case_number")]
-        return None if None in blobs else np.stack([np.frombuffer(blob, np.float32) for blob in blobs])
-
-    def add(self, suite: Suite, erased: Erased, look: Look) -> None:
-        """One set's pictures; the base's own, where none is erased, are what the others are set against."""
-        features = look.features
-        order = sorted(range(len(suite.cases)), key=lambda index: suite.cases[index].number)
-        reference, key = self.features(), json.dumps(erased)
-        distances, frechet = [None] * len(order), None
-        if erased:
-            distances = feature_distances(features[order], reference).round(6).tolist()
-            frechet = round(frechet_distance(features, reference), 6)
-        rows = [
-            (key, suite.cases[i].number, json.dumps({kind: names[i] for kind, names in look.seen.items()}), distance)
-            for i, distance in zip(order, distances, strict=True)
-        ]
-        with self.transaction() as connection:
-            connection.execute("INSERT INTO sets VALUES (?, ?)", (key, frechet))
-            connection.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?)", rows)
-            connection.executemany(
-                "INSERT INTO thumbnails VALUES (?, ?, ?)", [(key, n, data) for n, data in look.thumbnails.items()]
-            )
-            if not erased:
-                connection.executemany(
-                    "UPDATE cases SET features = ? WHERE case_number = ?",
-                    [(features[i].tobytes(), suite.cases[i].number) for i in order],
-                )
 
 
 def sweep(

@@ -9,10 +9,12 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from multierase.console import listed_in, print_table, stderr
+from multierase.evaluation.database import Database
+from multierase.evaluation.evaluator import Subject
 from multierase.evaluation.page import write_report
 from multierase.evaluation.plans import plan
 from multierase.evaluation.report import COLUMNS, Results
-from multierase.evaluation.sweep import Database, Subject, sweep
+from multierase.evaluation.sweep import sweep
 from multierase.library import Library
 
 

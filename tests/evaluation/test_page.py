@@ -10,11 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from multierase.evaluation.database import Database
+from multierase.evaluation.evaluator import Look, _thumbnail
 from multierase.evaluation.page import as_csv, as_latex, by_size, write_report
 from multierase.evaluation.plans import plan
 from multierase.evaluation.report import Results
 from multierase.evaluation.suites import load_suite
-from multierase.evaluation.sweep import Database, Look, _thumbnail
 
 TABLE = """case_number,prompt,evaluation_seed,studio,subject
 0,a church by Noto,0,Noto,church

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from multierase.evaluation import sweep as sweep_module
+from multierase.evaluation.evaluator import Evaluator, Look, Subject
 from multierase.evaluation.metrics import Share
 from multierase.evaluation.plans import plan
 from multierase.evaluation.report import Results
 from multierase.evaluation.suites import load_suite
-from multierase.evaluation.sweep import Evaluator, Look, Subject
 from multierase.library import Library
 from multierase.training import EraseSettings, erase_several
 
