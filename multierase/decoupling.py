@@ -107,9 +107,10 @@ class KeepList:
         return cls(grams)
 
     def gram(self, off: Iterable[str]) -> torch.Tensor:
-        """``(d, d)`` of all prompts that are about none of the concepts that are off."""
+        """``(d, d)`` of all prompts that are about none of the concepts that are off; summed in the order of names, so
+        that a list read from a file gives the bits of the list that was written."""
         erased = {concept.lower() for concept in off}
-        return sum(matrix for tags, matrix in self.grams.items() if not tags & erased)
+        return sum(self.grams[tags] for tags in sorted(self.grams, key=sorted) if not tags & erased)
 
 
 def covariance(gram: torch.Tensor) -> torch.Tensor:

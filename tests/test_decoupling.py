@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from multierase.decoupling import ConceptRefused, directions, gram
+from multierase.decoupling import ConceptRefused, KeepList, directions, gram
 
 OPTIONS = {"tolerance": 1e-3, "ridge": 1e-2}
 
@@ -72,3 +72,12 @@ def test_a_concept_that_says_nothing_of_its_own_is_refused(tokens):
     for kept in (None, gram(exact)):
         with pytest.raises(ConceptRefused, match="nothing is left to erase it by"):
             directions(own[:2], exact, kept, **OPTIONS)
+
+
+def test_a_keep_lists_sum_does_not_depend_on_the_order_it_was_read_in():
+    chance = torch.Generator().manual_seed(0)
+    grams = {
+        frozenset(name): gram(10.0**place * torch.randn(9, 16, generator=chance)) for place, name in enumerate("abcd")
+    }
+    backwards = KeepList(dict(reversed(grams.items())))
+    assert torch.equal(KeepList(grams).gram(["A"]), backwards.gram(["a"]))

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 
 
 @dataclass(frozen=True)
@@ -48,20 +47,24 @@ def harmonic_mean(*shares: float) -> float:
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """``‖μ_a − μ_b‖² + Tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½)`` of ``(n, f)`` features.
 
-    The trace of the root is the sum of the roots of ``Σ_a Σ_b``'s eigenvalues, which are real and not negative.
+    With ``A`` and ``B`` the centred features, the trace of the root is the sum of the singular values of ``A Bᵀ`` over
+    ``√((n_a − 1)(n_b − 1))``. Unlike the roots of ``Σ_a Σ_b``'s eigenvalues, those of few pictures of many features are
+    not the roots of rounding errors.
 
     Raises:
         ValueError: for fewer than two pictures on either side.
     """
     if min(len(a), len(b)) < 2:
         raise ValueError(f"a Fréchet distance needs two pictures or more on either side, given {len(a)} and {len(b)}")
-    (mean_a, cov_a), (mean_b, cov_b) = ((x.mean(axis=0), np.cov(x.astype(np.float64), rowvar=False)) for x in (a, b))
-    roots = np.sqrt(np.clip(scipy.linalg.eigvals(np.atleast_2d(cov_a) @ np.atleast_2d(cov_b)).real, 0, None))
-    distance = np.square(mean_a - mean_b).sum() + np.trace(np.atleast_2d(cov_a + cov_b)) - 2 * roots.sum()
+    means, centred = zip(*((x.mean(axis=0), x - x.mean(axis=0)) for x in (np.float64(a), np.float64(b))), strict=True)
+    a, b = (np.linalg.qr(x, mode="r") / math.sqrt(len(x) - 1) for x in centred)  # aᵀ a = Σ_a
+    distance = np.square(means[0] - means[1]).sum() + np.square(a).sum() + np.square(b).sum()
+    distance -= 2 * np.linalg.svd(a @ b.T, compute_uv=False).sum()
     return float(max(distance, 0.0))
 
 
 def feature_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """``(n,)`` cosine distances of pictures at equal prompts and seeds, 0 to 2."""
+    a, b = np.float64(a), np.float64(b)  # so that rows do not depend on where in memory the features are
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return 1 - (a * b).sum(axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)
