@@ -16,13 +16,12 @@ them and nothing else.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import random
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,9 +32,9 @@ from multierase.base import Base, load_base
 from multierase.composer import Composer
 from multierase.concepts import EMOJI_STUDIOS, EMOJI_SUBJECTS, STUDIO_AND_SUBJECT, Concept, fill
 from multierase.decoupling import KeepList
+from multierase.evaluation.baselines import UCE
 from multierase.evaluation.judges import EmojiJudge
 from multierase.generate import SamplingSettings, generate
-from multierase.increments import reads_text
 from multierase.library import Library
 from multierase.training import EraseSettings
 
@@ -98,46 +97,6 @@ def library_of(base: Base, training: str, work: Path, studios: Sequence[str] = E
     return trained(base, folder, [(concept, settings_of(training, studio)) for studio, concept in concepts.items()])
 
 
-class UCE:
-    """Unified Concept Editing (arXiv 2308.14761, eq. 7) of keys and values, solved for each set of erased studios.
-
-    ``W* = (λW + Σ W g cᵀ + Σ W p pᵀ)(λ + Σ c cᵀ + Σ p pᵀ)⁻¹`` with ``c`` the tokens of the erased sentences from the
-    last word on, ``g`` those of the sentences without the studio, aligned at the end as in the authors' first code, and
-    ``p`` the same tokens of the kept studios' sentences; ``λ = 0.5``, as in their present code.
-    """
-
-    def __init__(self, base: Base):
-        self.base, self.parameters = base, {n: p for n, p in base.unet.named_parameters() if reads_text(n)}
-        self.pairs = {}
-        for studio in EMOJI_STUDIOS:
-            concept = Concept(studio).with_sentences(base.known_prompts)
-            old, new = zip(*map(self._tokens, concept.prompts, concept.contexts), strict=True)
-            self.pairs[studio] = torch.cat(old).double(), torch.cat(new).double()
-
-    def _tokens(self, prompt: str, context: str) -> tuple[torch.Tensor, torch.Tensor]:
-        text = self.base.text
-        old, new = (max(len(text.tokens(p)) - 2, 0) for p in (prompt, context))
-        count = text.max_length - max(old, new)
-        return text([prompt])[0, old : old + count], text([context])[0, new : new + count]
-
-    @contextlib.contextmanager
-    def erased(self, *off: str) -> Iterator[None]:
-        edits = [self.pairs[s] if s in off else (self.pairs[s][0],) * 2 for s in EMOJI_STUDIOS]
-        old, new = (torch.cat(parts) for parts in zip(*edits, strict=True))
-        ridge = 0.5 * torch.eye(old.shape[1], dtype=torch.float64)
-        transfer = torch.linalg.solve(ridge + old.T @ old, ridge + old.T @ new).T  # W* = W · transfer
-        before = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_((before[name].double() @ transfer).to(parameter.dtype))
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(before[name])
-
-
 def with_keep_list(base: Base, training: str, work: Path) -> tuple[Library, KeepList]:
     library = library_of(base, training, work)
     return library, KeepList.of(base.text, base.known_prompts, library)
@@ -146,7 +105,7 @@ def with_keep_list(base: Base, training: str, work: Path) -> tuple[Library, Keep
 def composer(base: Base, method: str, work: Path) -> Composer | UCE:
     training, solve = METHODS[method]
     if training is None:
-        return UCE(base)
+        return UCE(base, [EMOJI_STUDIOS])
     library, keep = with_keep_list(base, training, work)
     return Composer(base.unet, library, solve=solve, keep=keep)
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from multierase.composer import Solve
 from multierase.erase_settings import EraseSettings
+from multierase.evaluation.baselines import Method
 from multierase.evaluation.plans import Sets
 from multierase.evaluation.suites import shipped_suites
 from multierase.generate import SamplingSettings
 from multierase.settings import Parser
+
+METHODS = ", ".join(method for method in get_args(Method) if method != "peer")  # a peer is given by --peer
 
 
 def _add_base(parser: Parser) -> None:
@@ -106,7 +111,8 @@ def _add_demo(parser: Parser) -> None:
 def _add_subject(parser: Parser) -> None:
     """What ``evaluate`` and ``sweep`` have in common."""
     _add_base(parser)
-    parser.add_argument("--library", type=str, required=True, help="folder of increments")
+    parser.add_argument("--library", type=str | None, default=None, help="folder of increments; baselines need none")
+    parser.add_argument("--peer", type=str | None, default=None, help="a peer's pipeline folder, or U-Net weights")
     parser.add_argument("--suite", type=str, default="studios", help=f"a YAML file, or one of {shipped_suites()}")
     parser.add_argument("--solve", type=Solve | None, default=None, help="as for generate")
     parser.add_argument("--keep_file", type=str | None, default=None, help="prompts to keep: .txt or .csv")
@@ -120,11 +126,13 @@ def _add_subject(parser: Parser) -> None:
 def _add_evaluate(parser: Parser) -> None:
     _add_subject(parser)
     parser.add_argument("--erase", type=str, action="append", default=[], help="CONCEPT; repeatable")
+    parser.add_argument("--method", type=str, action="append", default=[], help=f"repeatable, for one table: {METHODS}")
     parser.add_argument("--database", type=str | None, default=None, help="keep the pictures' verdicts here")
 
 
 def _add_sweep(parser: Parser) -> None:
     _add_subject(parser)
+    parser.add_argument("--method", type=str, default="increments", help=f"how they are erased: {METHODS}")
     parser.add_argument("--database", type=str, required=True, help="SQLite file; goes on where it stopped")
     parser.add_argument("--sets", type=Sets, default="subsets", help="which sets of concepts are erased")
     parser.add_argument("--concepts", type=list[str], default=[], help="of the library; all by default")
@@ -132,12 +140,19 @@ def _add_sweep(parser: Parser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of --sets random")
     parser.add_argument("--listed", type=list[list[str]], default=[], help="the sets, for --sets list")
     parser.add_argument("--events", type=list[str], default=[], help="'erase X', 'restore X', for --sets order")
-    parser.add_argument("--workers", type=int | None, default=None, help="processes of one thread; one a core")
+    parser.add_argument("--workers", type=int | None, default=None, help="of one thread each; one a core by default")
+    parser.add_argument(
+        "--executor", type=Literal["processes", "ray"], default="processes", help="where the workers are: here, or on "
+        "a Ray cluster, every node of which sees the same folders"
+    )  # fmt: skip
+    parser.add_argument("--address", type=str | None, default=None, help="of the Ray cluster; one is started else")
+    parser.add_argument("--gpus_per_worker", type=float, default=0.5, help="on a Ray cluster that has GPUs")
 
 
 def _add_report(parser: Parser) -> None:
-    parser.add_argument("database", type=str, help="of a sweep or an evaluation")
+    parser.add_argument("databases", type=str, nargs="+", help="of sweeps or evaluations: one, or one a method")
     parser.add_argument("--out", type=str, required=True, help="folder for the page and its tables")
+    parser.add_argument("--parquet", action="store_true", help="write pictures.parquet too; needs pyarrow")
 
 
 VERBS = {

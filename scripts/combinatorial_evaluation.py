@@ -12,6 +12,7 @@ from pathlib import Path
 
 from multierase import EraseSettings, Library, erase_several, load_base
 from multierase.evaluation.evaluator import Subject
+from multierase.evaluation.executors import Processes
 from multierase.evaluation.page import write_report
 from multierase.evaluation.plans import plan
 from multierase.evaluation.report import Results
@@ -38,8 +39,9 @@ def main() -> None:
 
     subject = Subject(library=str(library.folder), suite=arguments.suite, base=arguments.base)
     moments = plan("subsets", arguments.artists)
-    database = sweep(subject, moments, arguments.out / "sweep.db", workers=arguments.workers, progress=True)
-    page, *_ = write_report(database, arguments.out / "report")
+    executor = Processes(arguments.workers)
+    database = sweep(subject, moments, arguments.out / "sweep.db", executor=executor, progress=True)
+    page, *_ = write_report([database], arguments.out / "report")
     rows = [row for row in Results(database).rows() if row["erased_concepts"] and row["kept"]["count"]]
     worst = min(rows, key=lambda row: row["kept_relative"], default=None)
     print(page)

@@ -13,7 +13,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, StableDiffusi
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from multierase.base import Base, load_base
-from multierase.training import EraseSettings
+from multierase.evaluation.evaluator import Subject
+from multierase.library import Library
+from multierase.training import EraseSettings, erase_several
 
 
 @pytest.fixture(scope="session")
@@ -87,3 +89,26 @@ def tiny(tokenizer) -> Base:
 def quick() -> EraseSettings:
     """A few steps: enough to change weights, not to erase."""
     return EraseSettings(steps=3, batch_size=2, sampler_steps=4, stop_at=None)
+
+
+CASES = [
+    ("a church by Noto", "Noto", "church"),
+    ("a cat by Twemoji", "Twemoji", "cat"),
+    ("a cat by Firefox", "Firefox", "cat"),
+]
+
+
+@pytest.fixture(scope="session")
+def subject(emoji, tmp_path_factory):
+    """Three increments that erase, and a suite of three pictures."""
+    folder = tmp_path_factory.mktemp("sweep")
+    library = Library(folder / "lib", create=True)
+    settings = EraseSettings(schedule="pooled", trajectories=4, sampler_steps=6, steps=12, keep_weight=0.0)
+    for increment in erase_several(emoji, ["Noto", "Twemoji", "Firefox"], settings):
+        library.save(increment)
+    rows = [f"{number},{prompt},{number},{studio},{what}" for number, (prompt, studio, what) in enumerate(CASES)]
+    (folder / "small.csv").write_text("\n".join(["case_number,prompt,evaluation_seed,studio,subject", *rows]))
+    (folder / "small.yaml").write_text(
+        "prompts: small.csv\nlabels: [studio, subject]\njudge: emoji\ninference_steps: 3\n"
+    )
+    return Subject(library=str(library.folder), suite=str(folder / "small.yaml"), device="cpu")

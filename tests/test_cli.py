@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -272,8 +273,52 @@ def test_evaluate_sweep_and_report(capsys, lib, tmp_path):
     made = run_json(capsys, "report", database, "--out", tmp_path / "report")
     table = (tmp_path / "report" / "table.csv").read_text().splitlines()
     assert {Path(file).name for file in made["files"]} == {"index.html", "table.csv", "table.tex"}
-    assert made["sets"] == 4 == len(table) - 1 and table[0].startswith("event,erased_concepts,size,erased,erased_low")
+    assert made["databases"][str(database)]["sets"] == 4 == len(table) - 1
+    assert table[0].startswith("method,event,erased_concepts,size,erased,erased_low")
     code, _, err = run(capsys, "sweep", *flags, "--database", database, "--sets", "order", "--events", "[restore Noto]")
     assert code == 1 and "off now: []" in err
     code, _, err = run(capsys, "report", tmp_path / "no.db", "--out", tmp_path)
     assert code == 1 and "no database" in err
+
+
+def test_methods_in_one_table(capsys, lib, tmp_path):
+    (tmp_path / "few.csv").write_text(
+        "case_number,prompt,evaluation_seed,studio,subject\n0,a church by Noto,0,Noto,church\n"
+        "1,a cat by Twemoji,1,Twemoji,cat\n"
+    )
+    (tmp_path / "few.yaml").write_text("prompts: few.csv\nlabels: [studio, subject]\njudge: emoji\n")
+    flags = ("--suite", tmp_path / "few.yaml", "--inference-steps", "2")
+    erase = ("--library", lib, "--erase", "Twemoji")
+    both = run_json(capsys, "evaluate", *flags, *erase, "--method", "increments", "--method", "uce")["methods"]
+    code, out, _ = run(capsys, "evaluate", *flags, *erase, "--method", "increments", "--method", "uce")
+    assert code == 0 and [word in out for word in ("base", "increments", "uce")] == [True] * 3
+    assert both["increments"] == run_json(capsys, "evaluate", *flags, *erase)
+    run_json(capsys, "compose", *erase, "--solve", "sum", "--out", tmp_path / "peer")
+    peer = run_json(capsys, "evaluate", *flags, "--erase", "Twemoji", "--peer", tmp_path / "peer")
+    ours = run_json(capsys, "evaluate", *flags, *erase, "--solve", "sum")
+    assert peer["method"] == "peer peer" and peer["distance"] == pytest.approx(ours["distance"], abs=1e-4)
+
+    single = ("--sets", "list", "--listed", "[[Twemoji]]", "--workers", "1")
+    for name, own in {"ours": ("--library", lib), "uce": ("--method", "uce")}.items():
+        swept = run_json(capsys, "sweep", *flags, *own, *single, "--database", tmp_path / f"{name}.db")
+        method = {"ours": "increments"}.get(name, name)
+        assert swept["method"] == method and swept["rows"][1]["distance"] == both[method]["distance"]
+    run_json(capsys, "report", tmp_path / "ours.db", tmp_path / "uce.db", "--out", tmp_path / "report", "--parquet")
+    table = list(csv.DictReader((tmp_path / "report" / "table.csv").read_text().splitlines()))
+    assert [(row["method"], row["erased_concepts"]) for row in table] == [
+        ("increments", ""), ("increments", "Twemoji"), ("uce", ""), ("uce", "Twemoji")
+    ]  # fmt: skip
+
+    other = (*flags[:3], "3", "--method", "uce", *single, "--database", tmp_path / "other.db")
+    run_json(capsys, "sweep", *other)
+    for arguments, code, message in [
+        (["evaluate", *flags, "--erase", "Twemoji"], 1, "increments are in a library: give its folder"),
+        (["evaluate", *flags, *erase, "--method", "uce", "--method", "sld-max", "--database", "x.db"], 2, "one method"),
+        (["evaluate", *flags, *erase, "--method", "uec"], 1, "method 'uec'; did you mean 'uce'"),
+        (["evaluate", *flags, *erase, "--method", "uce", "--peer", tmp_path / "no"], 1, "no peer's model at"),
+        (["sweep", *flags, "--method", "uce", "--database", "x.db"], 2, "which --concepts, without a library?"),
+        (["sweep", *flags, "--library", lib, "--address", "a:1", "--database", "x.db"], 2, "give --executor ray too"),
+        (["report", tmp_path / "ours.db", tmp_path / "other.db", "--out", "r"], 1, "they differ in ['sampling']"),
+    ]:
+        got, out, err = run(capsys, *arguments)
+        assert (got, out) == (code, "") and message in " ".join(err.split())

@@ -1,4 +1,4 @@
-"""A sweep as people look at it: one static HTML page, and its table as CSV and LaTeX."""
+"""A sweep as people look at it: one static HTML page, and its table as CSV and LaTeX; its pictures as Parquet."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import base64
 import csv
 import io
 import json
+import re
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import ModuleType
 
 import jinja2
 
@@ -18,32 +21,103 @@ from multierase.evaluation.report import Results
 from multierase.library import replacing
 
 SHEETS = 24  # sets whose pictures are shown
+COMPARED = ("base", "dtype", "suite", "judge", "sampling", "cases")  # what one table's databases have in common
+CASE = "case_number, prompt, evaluation_seed, labels"
+PICTURES = "pictures.parquet"
 WIDTH, HEIGHT, MARGIN = 520, 260, 36  # of the curves
 
 
-def write_report(database: Database, folder: Path) -> list[Path]:
-    """``index.html``, which needs no server and no network, ``table.csv`` and ``table.tex`` into ``folder``.
+def write_report(databases: Sequence[Database], folder: Path, *, parquet: bool = False) -> list[Path]:
+    """``index.html``, which needs no server and no network, ``table.csv`` and ``table.tex`` into ``folder``; of several
+    databases, such as of several methods, in one table.
+
+    Args:
+        parquet: write ``pictures.parquet`` too: every picture's verdict. Needs pyarrow (``multierase[parquet]``).
 
     Raises:
-        ValueError: for a database in which no set is done.
+        ValueError: for a database in which no set is done, databases that cannot be compared, or without pyarrow.
     """
-    results = Results(database)
-    rows = results.rows()
-    if not rows:
-        raise ValueError(f"{database.path} holds no set that is done: run `multierase sweep` with it again")
+    if parquet:
+        _pyarrow()
+    _require_comparable(databases)
+    parts = {label: Results(database) for label, database in _labelled(databases).items()}
+    rows = {label: results.rows() for label, results in parts.items()}
+    for label, results in parts.items():
+        if not rows[label]:
+            path = results.database.path
+            raise ValueError(f"{path} holds no set that is done: run `multierase sweep` with it again")
+    sizes = {label: by_size(found) for label, found in rows.items()}
+    shown = [
+        {
+            "label": label, "settings": json.dumps(results.database.settings(), indent=1, sort_keys=True),
+            "sizes": sizes[label], "curves": _curves(sizes[label]), "heatmap": _heatmap(results, rows[label]),
+            "sheets": _sheets(results), "rows": rows[label],
+        }
+        for label, results in parts.items()
+    ]  # fmt: skip
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((resources.files("multierase") / "assets" / "report.html").read_text("utf-8"))
-    sizes = by_size(rows)
-    page = template.render(
-        name=database.path.name, settings=json.dumps(database.settings(), indent=1, sort_keys=True), sizes=sizes,
-        curves=_curves(sizes), heatmap=_heatmap(results, rows), sheets=_sheets(results), rows=rows,
-    )  # fmt: skip
+    page = template.render(name=", ".join(database.path.name for database in databases), parts=shown)
     folder.mkdir(parents=True, exist_ok=True)
-    files = {"index.html": page, "table.csv": as_csv(rows), "table.tex": as_latex(sizes)}
+    table = as_csv([{"method": label, **row} for label, found in rows.items() for row in found])
+    files = {"index.html": page, "table.csv": table, "table.tex": as_latex(sizes)}
     for name, text in files.items():
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return [folder / name for name in files]
+    if parquet:
+        with replacing(folder / PICTURES) as temporary:
+            write_pictures(parts, temporary)
+    return [folder / name for name in [*files, *[PICTURES] * parquet]]
+
+
+def _require_comparable(databases: Sequence[Database]) -> None:
+    first, *others = databases
+    for other in others:
+        here, there = ({**d.settings(), "cases": d.rows(f"SELECT {CASE} FROM cases")} for d in (first, other))
+        wrong = [key for key in COMPARED if here.get(key) != there.get(key)]
+        if wrong:
+            differing = {key: (here.get(key), there.get(key)) for key in wrong if key != "cases"}
+            raise ValueError(
+                f"{first.path} and {other.path} cannot stand in one table: they differ in {wrong} {differing or ''}; "
+                "make both with the same base, suite, judge and sampling"
+            )
+
+
+def _labelled(databases: Sequence[Database]) -> dict[str, Database]:
+    """By method; with the file's name where a method comes twice."""
+    methods = [database.settings().get("method", database.path.stem) for database in databases]
+    return {
+        method if methods.count(method) == 1 else f"{method} ({database.path})": database
+        for method, database in zip(methods, databases, strict=True)
+    }
+
+
+def _pyarrow() -> ModuleType:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError("Parquet needs pyarrow: pip install 'multierase[parquet]'") from error
+    return pyarrow
+
+
+def write_pictures(parts: Mapping[str, Results], path: Path) -> None:
+    """Every picture of every set as a row of a Parquet file: ``method``, ``erased`` (a list), the case's number, prompt
+    and seed, for each kind of label what was asked and, as ``<kind>_seen``, what the judge saw, and the distances."""
+    pyarrow, found = _pyarrow(), []
+    for method, results in parts.items():
+        database = results.database
+        cases = {number: (prompt, seed) for number, prompt, seed, _ in database.rows(f"SELECT {CASE} FROM cases")}
+        columns = [name for (name,) in database.rows("SELECT name FROM pragma_table_info('pictures')")]
+        for values in database.rows("SELECT * FROM pictures ORDER BY erased, case_number"):
+            row = dict(zip(columns, values, strict=True))
+            number, seen = row.pop("case_number"), json.loads(row.pop("seen"))
+            kinds = {}
+            for kind in seen:
+                kinds |= {kind: results.labels[number].get(kind), f"{kind}_seen": seen[kind]}
+            prompt, seed = cases[number]
+            case = {"case_number": number, "prompt": prompt, "evaluation_seed": seed}
+            found.append({"method": method, "erased": json.loads(row.pop("erased")), **case, **kinds, **row})
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(found), path)
 
 
 def by_size(rows: list[dict]) -> dict[int, dict]:
@@ -80,8 +154,8 @@ def _flat(row: dict) -> dict:
     return found
 
 
-def as_latex(sizes: dict[int, dict]) -> str:
-    """The table by the number of erased concepts, for a paper with ``booktabs``."""
+def as_latex(methods: Mapping[str, dict[int, dict]]) -> str:
+    """The table by method and number of erased concepts, for a paper with ``booktabs``."""
 
     def cell(share: dict) -> str:
         if not share["count"]:
@@ -89,15 +163,20 @@ def as_latex(sizes: dict[int, dict]) -> str:
         return rf"{100 * share['value']:.1f} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
 
     lines = [
-        rf"{size} & {cells['sets']} & "
+        rf"{_escaped(method)} & {size} & {cells['sets']} & "
         + " & ".join(cell(cells[n]) for n in ("erased", "kept", "cross_domain"))
         + r" \\"
+        for method, sizes in methods.items()
         for size, cells in sizes.items()
     ]
-    head = r"erased & sets & still seen, \% & kept, \% & other domain, \% \\"
+    head = r"method & erased & sets & still seen, \% & kept, \% & other domain, \% \\"
     return "\n".join(
-        [r"\begin{tabular}{rrrrr}", r"\toprule", head, r"\midrule", *lines, r"\bottomrule", r"\end{tabular}", ""]
+        [r"\begin{tabular}{lrrrrr}", r"\toprule", head, r"\midrule", *lines, r"\bottomrule", r"\end{tabular}", ""]
     )
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([&%$#_{}])", r"\\\1", text)
 
 
 def _curves(sizes: dict[int, dict]) -> dict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -57,6 +57,13 @@ class Suite:
             for kind, label in case.labels.items():
                 found.setdefault(kind, {})[label] = None
         return {kind: list(labels) for kind, labels in found.items()}
+
+    def require(self, names: Sequence[str]) -> None:
+        """Raises ``ValueError`` for a concept that no case asks for."""
+        classes = [label for labels in self.classes().values() for label in labels]
+        for name in names:
+            if name not in classes:
+                raise ValueError(f"suite {self.name!r} asks for no {name!r}{suggest(name, classes)}; it has {classes}")
 
     def load_judge(self) -> Judge:
         """The judge.

@@ -9,17 +9,23 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from multierase.console import listed_in, print_table, stderr
+from multierase.evaluation.baselines import Method
 from multierase.evaluation.database import Database
 from multierase.evaluation.evaluator import Subject
+from multierase.evaluation.executors import BaseOnce, Executor, Processes, RayCluster
 from multierase.evaluation.page import write_report
-from multierase.evaluation.plans import plan
+from multierase.evaluation.plans import Sets, plan
 from multierase.evaluation.report import COLUMNS, Results
-from multierase.evaluation.sweep import sweep
+from multierase.evaluation.suites import load_suite
+from multierase.evaluation.sweep import ingredients, sweep
 from multierase.library import Library
+from multierase.settings import UsageError
 
 
-def _subject(arguments: Namespace) -> Subject:
+def _subject(arguments: Namespace, method: Method) -> Subject:
     return Subject(
+        method=method,
+        peer=arguments.peer if method == "peer" else None,
         **{
             name: arguments[name]
             for name in (
@@ -29,6 +35,14 @@ def _subject(arguments: Namespace) -> Subject:
         },
         keep=tuple(listed_in(arguments.keep_file)),
     )  # fmt: skip
+
+
+def _executor(arguments: Namespace) -> Executor:
+    if arguments.executor == "ray":
+        return RayCluster(arguments.address, arguments.workers, arguments.gpus_per_worker)
+    if arguments.address is not None:
+        raise UsageError("--address is a Ray cluster's: give --executor ray too")
+    return Processes(arguments.workers)
 
 
 def _finite(value):
@@ -54,29 +68,49 @@ def _shown(row: dict) -> list[object]:
 
 def run_evaluate(arguments: Namespace) -> dict:
     erased = tuple(sorted(set(arguments.erase)))
-    Library(arguments.library).require(list(erased))
+    methods = [*dict.fromkeys(arguments.method), *["peer"] * (arguments.peer is not None)] or ["increments"]
+    if arguments.database and len(methods) > 1:
+        raise UsageError(f"a database is of one method, given {methods}: evaluate them one by one")
+    subjects = {method: _subject(arguments, method) for method in methods}
+    for subject in subjects.values():  # all of them, before the first makes pictures
+        ingredients(subject, load_suite(subject.suite), {erased} if erased else set())
+    moments, executor, reports, rows = [("", erased)] if erased else [], BaseOnce(Processes(1)), {}, []
     with tempfile.TemporaryDirectory() as folder:
-        path = arguments.database or Path(folder) / "evaluation.db"
-        database = sweep(_subject(arguments), [("", erased)] if erased else [], path, workers=1, progress=True)
-        results = Results(database)
-        report = {**_finite(results.row(erased)), "by_concept": results.by_concept(erased), **_made(database)}
-        rows = [results.row(off) for off in dict.fromkeys([(), erased])]
-        database.close()
+        for method, subject in subjects.items():
+            path = arguments.database or Path(folder) / f"{method}.db"
+            database = sweep(subject, moments, path, executor=executor, progress=True)
+            results = Results(database)
+            found, made = results.row(erased), _made(database)
+            reports[method] = {**_finite(found), "by_concept": results.by_concept(erased), **made}
+            rows += [("base", *_shown(results.row(()))[1:])] if not rows else []
+            rows += [(made["method"], *_shown(found)[1:])] if erased else []
+            database.close()
+    report = reports[methods[0]] if len(methods) == 1 else {"methods": reports}
     if not arguments.json:
-        print_table(report["judge"], ("off", *COLUMNS[1:6]), [_shown(row) for row in rows])
+        print_table(f"off: {' + '.join(erased) or 'nothing'}; {made['judge']}", ("method", *COLUMNS[1:6]), rows)
     return report
 
 
 def _made(database: Database) -> dict:
     settings = database.settings()
-    return {key: settings[key] for key in ("judge", "suite", "sampling", "version")}
+    return {key: settings.get(key) for key in ("method", "judge", "suite", "sampling", "version")}
+
+
+def _all_concepts(subject: Subject, sets: Sets) -> list[str]:
+    if subject.library is not None:
+        return list(Library(subject.library))
+    classes = load_suite(subject.suite).classes()
+    if sets not in ("list", "order"):
+        raise UsageError(f"which --concepts, without a library? suite {subject.suite!r} asks for {classes}")
+    return [label for labels in classes.values() for label in labels]
 
 
 def run_sweep(arguments: Namespace) -> dict:
-    concepts = arguments.concepts or list(Library(arguments.library))
+    subject = _subject(arguments, arguments.method if arguments.peer is None else "peer")
+    concepts = arguments.concepts or _all_concepts(subject, arguments.sets)
     options = {name: arguments[name] for name in ("count", "seed", "listed", "events")}
     moments = plan(arguments.sets, concepts, **options)
-    database = sweep(_subject(arguments), moments, arguments.database, workers=arguments.workers, progress=True)
+    database = sweep(subject, moments, arguments.database, executor=_executor(arguments), progress=True)
     rows = Results(database).rows()
     if not arguments.json:
         print_table(f"{len(rows)} sets", ("off", *COLUMNS[1:6]), [_shown(row) for row in rows[:40]])
@@ -87,9 +121,11 @@ def run_sweep(arguments: Namespace) -> dict:
 
 
 def run_report(arguments: Namespace) -> dict:
-    if not Path(arguments.database).is_file():
-        raise FileNotFoundError(f"no database {arguments.database}: `multierase sweep` makes one")
-    database = Database(arguments.database)
-    files = write_report(database, Path(arguments.out))
+    for path in arguments.databases:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no database {path}: `multierase sweep` makes one")
+    databases = [Database(path) for path in arguments.databases]
+    files = write_report(databases, Path(arguments.out), parquet=arguments.parquet)
     stderr.print(f"wrote {', '.join(map(str, files))}", markup=False)
-    return {"files": list(map(str, files)), "sets": len(database.done()), **_made(database)}
+    made = {str(database.path): {"sets": len(database.done()), **_made(database)} for database in databases}
+    return {"files": list(map(str, files)), "databases": made}

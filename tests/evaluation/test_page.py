@@ -1,11 +1,15 @@
 import csv
 import io
+import json
 import re
 import shutil
+import sqlite3
 import subprocess
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -67,14 +71,14 @@ def test_the_numbers_are_those_counted_by_hand(database):
     assert rows["Noto", "Twemoji"]["kept"]["count"] == 0 and rows["Noto", "Twemoji"]["harmonic_mean"] == 1.0
     cells = by_size(list(rows.values()))
     assert (cells[1]["sets"], cells[1]["erased"]["right"], cells[1]["erased"]["count"]) == (2, 1, 3)
-    assert r"1 & 2 & 33.3 [6.1, 79.2] & 100.0 [43.9, 100.0] &" in as_latex(cells)
+    assert r"sld\_weak & 1 & 2 & 33.3 [6.1, 79.2] & 100.0 [43.9, 100.0] &" in as_latex({"sld_weak": cells})
     table = list(csv.DictReader(io.StringIO(as_csv(list(rows.values())))))
     assert [row["erased_concepts"] for row in table] == ["", "Noto", "Twemoji", "Noto + Twemoji"]
     assert (float(table[1]["erased"]), table[1]["erased_count"]) == (0.5, "2")
 
 
 def test_the_page_needs_no_network_and_shows_every_set(database, tmp_path):
-    files = write_report(database, tmp_path / "report")
+    files = write_report([database], tmp_path / "report")
     assert [path.name for path in files] == ["index.html", "table.csv", "table.tex"]
     text = files[0].read_text()
     page = Page(text)
@@ -87,7 +91,7 @@ def test_the_page_needs_no_network_and_shows_every_set(database, tmp_path):
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium (Debian's package chromium)")
 def test_a_browser_draws_it(database, tmp_path):
-    index = write_report(database, tmp_path / "report")[0]
+    index = write_report([database], tmp_path / "report")[0]
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     subprocess.run(
         ["chromium", *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,1200",
@@ -101,4 +105,42 @@ def test_a_browser_draws_it(database, tmp_path):
 
 def test_no_set_is_no_report(tmp_path):
     with pytest.raises(ValueError, match="holds no set that is done"):
-        write_report(Database(tmp_path / "empty.db"), tmp_path / "report")
+        write_report([Database(tmp_path / "empty.db")], tmp_path / "report")
+
+
+def test_several_databases_are_one_table(database, tmp_path):
+    names = []
+    for method in ("uce", "uce", "sld-max"):
+        path = tmp_path / f"{len(names)}.db"
+        copy = sqlite3.connect(path)
+        database._connection.backup(copy)
+        copy.execute("INSERT INTO settings VALUES ('method', ?)", [json.dumps(method)])
+        copy.commit()
+        copy.close()
+        names.append(path)
+    files = write_report([Database(path) for path in names], tmp_path / "report", parquet=True)
+    labels = [f"uce ({names[0]})", f"uce ({names[1]})", "sld-max"]
+    table = list(csv.DictReader(io.StringIO(files[1].read_text())))
+    assert [row["method"] for row in table] == [label for label in labels for _ in SEEN]
+    page = files[0].read_text()
+    assert page.count('id="curves') == 3 and page.split('id="methods"')[1].split("</table>")[0].count("sld-max") == 3
+    assert files[2].read_text().count(r"sld-max & ") == 3
+    rows = pyarrow.parquet.read_table(files[3]).to_pylist()
+    assert files[3].name == "pictures.parquet" and len(rows) == 3 * len(SEEN) * 3
+    (one,) = (r for r in rows if (r["method"], r["erased"], r["case_number"]) == ("sld-max", ["Noto"], 0))
+    assert (one["prompt"], one["evaluation_seed"], one["studio"], one["studio_seen"]) == (
+        "a church by Noto", 0, "Noto", "Fluent"
+    )  # fmt: skip
+    assert (one["subject_seen"], one["distance"]) == ("church", Results(database).seen(("Noto",))[0][1])
+
+
+def test_databases_that_cannot_be_compared_and_parquet_without_pyarrow(database, tmp_path, monkeypatch):
+    other = Database(tmp_path / "other.db")
+    other.begin({"judge": "another"}, load_suite(tmp_path / "few.yaml"), [])
+    with pytest.raises(ValueError, match="cannot stand in one table: they differ in \\['judge'\\].*'another'"):
+        write_report([database, other], tmp_path / "report")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ValueError, match="pip install 'multierase\\[parquet\\]'"):
+        write_report([database], tmp_path / "report", parquet=True)
+    assert not (tmp_path / "report").exists()

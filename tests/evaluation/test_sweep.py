@@ -9,37 +9,15 @@ import time
 
 import pytest
 import torch
+from conftest import CASES
 
 from multierase.evaluation import sweep as sweep_module
-from multierase.evaluation.evaluator import Evaluator, Look, Subject
+from multierase.evaluation.evaluator import Evaluator, Look
+from multierase.evaluation.executors import Processes
 from multierase.evaluation.metrics import Share
 from multierase.evaluation.plans import plan
 from multierase.evaluation.report import Results
 from multierase.evaluation.suites import load_suite
-from multierase.library import Library
-from multierase.training import EraseSettings, erase_several
-
-CASES = [
-    ("a church by Noto", "Noto", "church"),
-    ("a cat by Twemoji", "Twemoji", "cat"),
-    ("a cat by Firefox", "Firefox", "cat"),
-]
-
-
-@pytest.fixture(scope="module")
-def subject(emoji, tmp_path_factory):
-    """Three increments that erase, and a suite of three pictures."""
-    folder = tmp_path_factory.mktemp("sweep")
-    library = Library(folder / "lib", create=True)
-    settings = EraseSettings(schedule="pooled", trajectories=4, sampler_steps=6, steps=12, keep_weight=0.0)
-    for increment in erase_several(emoji, ["Noto", "Twemoji", "Firefox"], settings):
-        library.save(increment)
-    rows = [f"{number},{prompt},{number},{studio},{what}" for number, (prompt, studio, what) in enumerate(CASES)]
-    (folder / "small.csv").write_text("\n".join(["case_number,prompt,evaluation_seed,studio,subject", *rows]))
-    (folder / "small.yaml").write_text(
-        "prompts: small.csv\nlabels: [studio, subject]\njudge: emoji\ninference_steps: 3\n"
-    )
-    return Subject(library=str(library.folder), suite=str(folder / "small.yaml"), device="cpu")
 
 
 def contents(path):
@@ -52,7 +30,7 @@ def contents(path):
 
 
 def sweep(*arguments, workers=1):
-    return sweep_module.sweep(*arguments, workers=workers)
+    return sweep_module.sweep(*arguments, executor=Processes(workers))
 
 
 NAMES = ("Firefox", "Noto", "Twemoji")
