@@ -37,6 +37,7 @@ from multierase.evaluation.judges import EmojiJudge
 from multierase.generate import SamplingSettings, generate
 from multierase.increments import reads_text
 from multierase.library import Library
+from multierase.text import TextEncoder
 from multierase.training import EraseSettings
 
 CANDIDATES = (
@@ -98,6 +99,13 @@ def library_of(base: Base, training: str, work: Path, studios: Sequence[str] = E
     return trained(base, folder, [(concept, settings_of(training, studio)) for studio, concept in concepts.items()])
 
 
+def aligned(text: TextEncoder, prompt: str, context: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(n, d)`` tokens of a sentence and of its context, from the last word on, aligned at the end."""
+    old, new = (max(len(text.tokens(p)) - 2, 0) for p in (prompt, context))
+    count = text.max_length - max(old, new)
+    return text([prompt])[0, old : old + count], text([context])[0, new : new + count]
+
+
 class UCE:
     """Unified Concept Editing (arXiv 2308.14761, eq. 7) of keys and values, solved for each set of erased studios.
 
@@ -111,14 +119,11 @@ class UCE:
         self.pairs = {}
         for studio in EMOJI_STUDIOS:
             concept = Concept(studio).with_sentences(base.known_prompts)
-            old, new = zip(*map(self._tokens, concept.prompts, concept.contexts), strict=True)
+            old, new = zip(
+                *(aligned(base.text, *pair) for pair in zip(concept.prompts, concept.contexts, strict=True)),
+                strict=True,
+            )
             self.pairs[studio] = torch.cat(old).double(), torch.cat(new).double()
-
-    def _tokens(self, prompt: str, context: str) -> tuple[torch.Tensor, torch.Tensor]:
-        text = self.base.text
-        old, new = (max(len(text.tokens(p)) - 2, 0) for p in (prompt, context))
-        count = text.max_length - max(old, new)
-        return text([prompt])[0, old : old + count], text([context])[0, new : new + count]
 
     @contextlib.contextmanager
     def erased(self, *off: str) -> Iterator[None]:

@@ -87,7 +87,7 @@ def _add_compress(parser: Parser) -> None:
     parser.add_argument("concepts", type=str, nargs="*", default=[], help="names of the concepts; all by default")
     parser.add_argument("--out", type=str, required=True, help="library of the smaller files; made if need be")
     parser.add_argument("--error", type=float, default=0.05, help="most of an increment's norm that may be lost")
-    parser.add_argument("--dtype", type=str, default="float16", help="of the stored numbers: float32 or float16")
+    parser.add_argument("--dtype", type=str, default="float16", help="of the stored numbers: float32, float16 or int8")
 
 
 def _add_crosstalk(parser: Parser) -> None:
