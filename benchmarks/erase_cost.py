@@ -10,8 +10,8 @@ from nothing and from a warm start: the closed form that maps the concept's toke
 harmonic mean of what is erased and what is kept; a run of the paper's takes a third of an hour, so it has the later
 code's rate and one seed. Counts, seconds, and the judge's word on the studio, its subjects and the other studios, with
 templates that were trained on and others. Prints a table on stderr and one JSON object on stdout; resumable, and to be
-shared between processes with ``--shard``. Seconds are only worth comparing where nothing else ran: ``--time`` measures
-those of the later code and of ours again, in turn.
+shared between processes with ``--shard``. Seconds are only worth comparing where nothing else runs: ``--time 3`` erases
+the first studio by the later code and by the defaults of this package, in turn, three times.
 """
 
 from __future__ import annotations
@@ -120,10 +120,19 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"mean": round(statistics.mean(values), 4), "min": round(min(values), 4), "max": round(max(values), 4)}
 
 
+def timed(base: Base, seed: int) -> dict:
+    """Seconds of the later code, of the defaults, and their ratio."""
+    later = erase(base, STUDIOS[0], replace(LATER, seed=seed)).info
+    ours = erase(base, STUDIOS[0], EraseSettings(seed=seed)).info
+    ratio = later["seconds"] / ours["seconds"]
+    return {"later code": later["seconds"], "default": ours["seconds"], "ratio": round(ratio, 1)}
+
+
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    arguments.add_argument("--time", type=int, default=0, help="rounds, on a quiet machine; nothing else is done")
     arguments.add_argument(
         "--report", action="store_true", help="say what has been measured so far, keep what is there"
     )
@@ -132,6 +141,11 @@ def main() -> None:
     base, judge = load_base("emoji", device="cpu"), EmojiJudge.load()
     index, shards = map(int, args.shard.split("/"))
     results = Results(args.out, args.shard)
+
+    for round_ in range(args.time):
+        print(results.get(f"time/{round_}", lambda seed=round_: timed(base, seed)), file=sys.stderr, flush=True)
+    if args.time:
+        return
 
     def one(name: str, rate: float, studio: str, seed: int) -> dict:
         before = results.get(f"base/{studio}/{seed}", lambda: judged(base, judge, studio, seed))
@@ -156,7 +170,7 @@ def main() -> None:
     report = {
         "benchmark": "erase_cost", "studios": STUDIOS, "seeds": args.seeds, "templates": TEMPLATES,
         "settings": {name: asdict(METHODS[name].settings) for name in table}, "tuned_on": TUNED_ON, "tuning": tuning,
-        "table": table,
+        "table": table, "time": [found for key, found in results.done.items() if key.startswith("time/")],
     }  # fmt: skip
     results.finish(report, keep=args.report)
 
