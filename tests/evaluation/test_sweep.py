@@ -96,7 +96,7 @@ def test_rows_are_what_the_judge_saw_and_no_set_is_judged_twice(subject, tmp_pat
     assert database.done() == {(), *(off for _, off in moments)}
     results, evaluator = Results(database), Evaluator(subject)
     seen = evaluator.look(("Noto",)).seen
-    assert {n: got for n, (got, _) in results.seen(("Noto",)).items()} == {
+    assert {n: picture.seen for n, picture in results.seen(("Noto",)).items()} == {
         n: {kind: names[n] for kind, names in seen.items()} for n in range(3)
     }
     row = results.row(("Noto",))  # by hand, from the pictures
