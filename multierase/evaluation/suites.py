@@ -273,7 +273,7 @@ def read_cases(path: Path, labels: Sequence[str] | Mapping[str, Sequence[str]]) 
                 raise ValueError(f"{path}, line {line}: case {number} is there already")
             numbers.add(number)
             asked = {kind: row[kind].strip() for kind in wanted[1:] if (row[kind] or "").strip()}
-            cases.append(Case(number, row["prompt"].strip(), noise, {**asked, **fixed}))
+            cases.append(Case(number, (row["prompt"] or "").strip(), noise, {**asked, **fixed}))
     if not cases:
         raise ValueError(f"{path}: holds no case")
     return tuple(cases)

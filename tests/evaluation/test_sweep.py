@@ -152,7 +152,7 @@ def _count(path):
 def test_a_set_is_there_whole_or_not_at_all(subject, tmp_path):
     database = sweep(subject, [], tmp_path / "a.db")
     with database.transaction() as connection:  # one picture of it is in the way
-        connection.execute("INSERT INTO pictures VALUES (?, 2, '{}', 0)", (json.dumps(["Noto"]),))
+        connection.execute("INSERT INTO pictures VALUES (?, 2, '{}', 0, '{}', '{}')", (json.dumps(["Noto"]),))
     with pytest.raises(sqlite3.IntegrityError):
         database.add(load_suite(subject.suite), ("Noto",), Look({"studio": ["Noto"] * 3}, database.features(), {}))
     assert database.done() == {()} and database.rows("SELECT count(*) FROM pictures") == [(4,)]
