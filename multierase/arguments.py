@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from multierase.composer import Solve
 from multierase.erase_settings import EraseSettings
+from multierase.evaluation.measures import Backbone
 from multierase.evaluation.plans import Sets
 from multierase.evaluation.suites import shipped_suites
 from multierase.generate import SamplingSettings
@@ -114,7 +115,21 @@ def _add_subject(parser: Parser) -> None:
     parser.add_argument("--inference_steps", type=int | None, default=None, help="in place of the suite's")
     parser.add_argument("--guidance_scale", type=float | None, default=None, help="in place of the suite's")
     parser.add_argument("--batch_size", type=int, default=64, help="pictures at a time")
-    parser.add_argument("--thumbnails", type=int, default=9, help="cases whose pictures are kept to look at")
+    parser.add_argument(
+        "--thumbnails", type=int | None, default=None, help="cases whose pictures are kept to look at, for the suite's"
+    )
+    parser.add_argument(
+        "--prompts", type=str | None, default=None, help="CSV with the prompts, in place of the suite's"
+    )
+    parser.add_argument(
+        "--judge", type=dict[str, str | float], default={}, help="in place of the suite's: --judge.model FOLDER"
+    )
+    parser.add_argument("--clip", type=str | None, default=None, help="CLIP for the CLIP score: a folder or hub id")
+    parser.add_argument("--lpips", type=Backbone | None, default=None, help="LPIPS to the base's pictures")
+    parser.add_argument("--fid", type=str | None, default=None, help="Inception's weights: Fréchet distances as FID's")
+    parser.add_argument(
+        "--reference", type=str | None, default=None, help="real pictures, a folder or .npz: one more such distance"
+    )
 
 
 def _add_evaluate(parser: Parser) -> None:

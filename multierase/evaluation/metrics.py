@@ -45,19 +45,31 @@ def harmonic_mean(*shares: float) -> float:
     return statistics.harmonic_mean([min(max(share, 0.0), 1.0) for share in shares])
 
 
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """``‖μ_a − μ_b‖² + Tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½)`` of ``(n, f)`` features.
+@dataclass(frozen=True)
+class Gaussian:
+    """What a Fréchet distance knows of pictures: ``(f,)`` mean and ``(f, f)`` covariance of their features."""
 
-    The trace of the root is the sum of the roots of ``Σ_a Σ_b``'s eigenvalues, which are real and not negative.
+    mean: np.ndarray
+    covariance: np.ndarray
 
-    Raises:
-        ValueError: for fewer than two pictures on either side.
+    @classmethod
+    def of(cls, features: np.ndarray) -> Gaussian:
+        """Of ``(n, f)`` features. Raises ``ValueError`` for fewer than two pictures."""
+        if len(features) < 2:
+            raise ValueError(f"a Fréchet distance needs two pictures or more on either side, given {len(features)}")
+        wide = features.astype(np.float64)
+        return cls(wide.mean(axis=0), np.atleast_2d(np.cov(wide, rowvar=False)))
+
+
+def frechet_distance(a: Gaussian, b: Gaussian) -> float:
+    """``‖μ_a − μ_b‖² + Tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½)`` (FID's, arXiv 1706.08500).
+
+    ``Σ_a Σ_b`` has the eigenvalues of the symmetric ``Σ_a^½ Σ_b Σ_a^½``; the trace of the root is the sum of theirs.
     """
-    if min(len(a), len(b)) < 2:
-        raise ValueError(f"a Fréchet distance needs two pictures or more on either side, given {len(a)} and {len(b)}")
-    (mean_a, cov_a), (mean_b, cov_b) = ((x.mean(axis=0), np.cov(x.astype(np.float64), rowvar=False)) for x in (a, b))
-    roots = np.sqrt(np.clip(scipy.linalg.eigvals(np.atleast_2d(cov_a) @ np.atleast_2d(cov_b)).real, 0, None))
-    distance = np.square(mean_a - mean_b).sum() + np.trace(np.atleast_2d(cov_a + cov_b)) - 2 * roots.sum()
+    values, vectors = scipy.linalg.eigh(a.covariance)
+    root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+    roots = np.sqrt(np.clip(scipy.linalg.eigvalsh(root @ b.covariance @ root), 0, None))
+    distance = np.square(a.mean - b.mean).sum() + np.trace(a.covariance + b.covariance) - 2 * roots.sum()
     return float(max(distance, 0.0))
 
 

@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import statistics
 from importlib import resources
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def write_report(database: Database, folder: Path) -> list[Path]:
     sizes = by_size(rows)
     page = template.render(
         name=database.path.name, settings=json.dumps(database.settings(), indent=1, sort_keys=True), sizes=sizes,
+        measures=measured(sizes), by={key: database.settings().get(key) for key in ("distance_by", "frechet_by")},
         curves=_curves(sizes), heatmap=_heatmap(results, rows), sheets=_sheets(results), rows=rows,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,16 +49,22 @@ def write_report(database: Database, folder: Path) -> list[Path]:
 
 
 def by_size(rows: list[dict]) -> dict[int, dict]:
-    """All pictures of the sets of one size together: the shares with their intervals."""
+    """All pictures of the sets of one size together: the shares with their intervals; of the measures the means."""
     sizes: dict[int, dict] = {}
     for row in {tuple(row["erased_concepts"]): row for row in rows}.values():
-        cell = sizes.setdefault(row["size"], {"sets": 0, "shares": {}})
+        cell = sizes.setdefault(row["size"], {"sets": 0, "shares": {}, "measures": {}})
         cell["sets"] += 1
+        for name, mean in row["measures"].items():
+            cell["measures"].setdefault(name, []).append(mean)
         for name in ("erased", "kept", "cross_domain"):
             before = cell["shares"].get(name, Share(0, 0))
             cell["shares"][name] = Share(before.right + row[name]["right"], before.count + row[name]["count"])
     return {
-        size: {"sets": cell["sets"], **{name: share.as_dict() for name, share in cell["shares"].items()}}
+        size: {
+            "sets": cell["sets"],
+            "measures": {name: statistics.fmean(means) for name, means in cell["measures"].items()},
+            **{name: share.as_dict() for name, share in cell["shares"].items()},
+        }
         for size, cell in sorted(sizes.items())
     }
 
@@ -64,7 +72,8 @@ def by_size(rows: list[dict]) -> dict[int, dict]:
 def as_csv(rows: list[dict]) -> str:
     """A row for each set; of a share its value, the ends of its interval and its count."""
     text, flat = io.StringIO(), [_flat(row) for row in rows]
-    table = csv.DictWriter(text, list(flat[0]), lineterminator="\n")
+    columns = list(dict.fromkeys(column for row in flat for column in row))
+    table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
     table.writerows(flat)
     return text.getvalue()
@@ -73,7 +82,11 @@ def as_csv(rows: list[dict]) -> str:
 def _flat(row: dict) -> dict:
     found = {}
     for key, value in row.items():
-        if isinstance(value, dict):
+        if key == "measures":
+            found |= value
+        elif key in ("counts", "base_counts"):
+            found |= {f"{key}_{name}": count for name, count in value.items()}
+        elif isinstance(value, dict):
             found |= {key: value["value"], **{f"{key}_{part}": value[part] for part in ("low", "high", "count")}}
         else:
             found[key] = " + ".join(value) if isinstance(value, list) else value
@@ -88,16 +101,34 @@ def as_latex(sizes: dict[int, dict]) -> str:
             return "--"
         return rf"{100 * share['value']:.1f} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
 
+    measures = measured(sizes)
     lines = [
-        rf"{size} & {cells['sets']} & "
-        + " & ".join(cell(cells[n]) for n in ("erased", "kept", "cross_domain"))
+        " & ".join(
+            [str(size), str(cells["sets"]), *(cell(cells[n]) for n in ("erased", "kept", "cross_domain")),
+             *(f"{cells['measures'][n]:.3f}" if n in cells["measures"] else "--" for n in measures)]
+        )
         + r" \\"
         for size, cells in sizes.items()
-    ]
-    head = r"erased & sets & still seen, \% & kept, \% & other domain, \% \\"
+    ]  # fmt: skip
+    head = ["erased", "sets", r"still seen, \%", r"kept, \%", r"other domain, \%", *measures]
+    head = " & ".join(name.replace("_", " ") for name in head) + r" \\"
     return "\n".join(
-        [r"\begin{tabular}{rrrrr}", r"\toprule", head, r"\midrule", *lines, r"\bottomrule", r"\end{tabular}", ""]
+        [
+            rf"\begin{{tabular}}{{{'r' * (5 + len(measures))}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
     )
+
+
+def measured(sizes: dict[int, dict]) -> list[str]:
+    """Every measure that any size has: the base has none of what is erased."""
+    return list(dict.fromkeys(name for cells in sizes.values() for name in cells["measures"]))
 
 
 def _curves(sizes: dict[int, dict]) -> dict:

@@ -15,9 +15,8 @@ from tqdm import tqdm
 
 import multierase
 from multierase.evaluation.database import Database
-from multierase.evaluation.evaluator import Evaluator, Look, Subject
+from multierase.evaluation.evaluator import Evaluator, Look, Subject, reference_digest, reference_of
 from multierase.evaluation.plans import Erased
-from multierase.evaluation.suites import load_suite
 from multierase.library import Library
 
 _EVALUATOR: Evaluator | None = None  # of a worker process
@@ -50,15 +49,18 @@ def sweep(
     Raises:
         ValueError, FileNotFoundError, KeyError: for anything wrong with suite, library or database, before any picture.
     """
-    suite, library = load_suite(subject.suite), Library(subject.library)
-    judge, sampling = suite.load_judge(), subject.sampling(suite)
-    library.require(sorted({name for _, erased in moments for name in erased}))
+    eyes, library = subject.eyes(), Library(subject.library)
+    suite, concepts = eyes.suite, sorted({name for _, erased in moments for name in erased})
+    library.require(concepts)
+    suite.require_asked(concepts)
+    reference = None if subject.reference is None else reference_of(subject.reference, eyes)
     database = Database(path)
     settings = {
         "base": subject.base, "dtype": subject.dtype, "solve": subject.solve, "keep_weight": subject.keep_weight,
         "keep": [[prompt.prompt, sorted(prompt.concepts)] for prompt in subject.keep], "suite": suite.name,
-        "sampling": {key: value for key, value in asdict(sampling).items() if key != "batch_size"},
-        "judge": judge.name, "version": multierase.__version__,
+        "sampling": {key: value for key, value in asdict(subject.sampling(suite)).items() if key != "batch_size"},
+        **eyes.settings(), "reference": subject.reference and reference_digest(subject.reference),
+        "version": multierase.__version__,
         # The other increments of the library count too: a joint solve keeps what they are about.
         "increments": {name: info["sha256"] for name, info in library.infos().items()},
     }  # fmt: skip
@@ -68,7 +70,7 @@ def sweep(
     left = [erased for erased in wanted if erased not in done]
     with tqdm(total=len(wanted), initial=len(wanted) - len(left), desc="sets", disable=not progress) as bar:
         for erased, look in _judged(subject, left, workers):
-            database.add(suite, erased, look)
+            database.add(suite, erased, look, reference)
             bar.update()
     return database
 

@@ -17,6 +17,8 @@ from multierase.evaluation.report import COLUMNS, Results
 from multierase.evaluation.sweep import sweep
 from multierase.library import Library
 
+MADE = ("judge", "distance_by", "frechet_by", "measured_by", "reference", "suite", "sampling", "version")
+
 
 def _subject(arguments: Namespace) -> Subject:
     return Subject(
@@ -24,7 +26,7 @@ def _subject(arguments: Namespace) -> Subject:
             name: arguments[name]
             for name in (
                 "library", "suite", "base", "base_config", "device", "dtype", "solve", "keep_weight", "inference_steps",
-                "guidance_scale", "batch_size", "thumbnails",
+                "guidance_scale", "batch_size", "thumbnails", "prompts", "judge", "clip", "lpips", "fid", "reference",
             )
         },
         keep=tuple(listed_in(arguments.keep_file)),
@@ -64,12 +66,22 @@ def run_evaluate(arguments: Namespace) -> dict:
         database.close()
     if not arguments.json:
         print_table(report["judge"], ("off", *COLUMNS[1:6]), [_shown(row) for row in rows])
+        _print_found(rows)
     return report
+
+
+def _print_found(rows: list[dict]) -> None:
+    """What was counted and measured, beside the base's."""
+    names = [" + ".join(row["erased_concepts"]) or "base" for row in rows]
+    for key, title in (("counts", "found in all pictures"), ("measures", "means")):
+        found = list(dict.fromkeys(name for row in rows for name in row[key]))
+        if found:
+            print_table(title, ("", *names), [(name, *(row[key].get(name, "-") for row in rows)) for name in found])
 
 
 def _made(database: Database) -> dict:
     settings = database.settings()
-    return {key: settings[key] for key in ("judge", "suite", "sampling", "version")}
+    return {key: settings[key] for key in MADE}
 
 
 def run_sweep(arguments: Namespace) -> dict:

@@ -41,7 +41,12 @@ def database(tmp_path):
     for erased, studios in SEEN.items():
         pictures = {case.number: _thumbnail(torch.rand(3, 64, 64)) for case in suite.cases}
         seen = {"studio": studios, "subject": ["church", "cat", "cat" if not erased else "dog"]}
-        database.add(suite, erased, Look(seen, chance.normal(size=(3, 5)).astype(np.float32), pictures))
+        look = Look(
+            seen, chance.normal(size=(3, 5)).astype(np.float32), pictures,
+            counts={"FEET_EXPOSED": [0, len(erased), 1], "BELLY_EXPOSED": [0, 0, 0]},
+            measures={"clip_score": [30.0, 20.0 - len(erased), 25.0]},
+        )  # fmt: skip
+        database.add(suite, erased, look)
     return database
 
 
@@ -71,6 +76,26 @@ def test_the_numbers_are_those_counted_by_hand(database):
     table = list(csv.DictReader(io.StringIO(as_csv(list(rows.values())))))
     assert [row["erased_concepts"] for row in table] == ["", "Noto", "Twemoji", "Noto + Twemoji"]
     assert (float(table[1]["erased"]), table[1]["erased_count"]) == (0.5, "2")
+
+
+def test_counts_and_measures_stand_beside_the_bases(database, tmp_path):
+    rows = Results(database).rows()
+    assert [row["counts"]["FEET_EXPOSED"] for row in rows] == [1, 2, 2, 3]
+    assert all(row["base_counts"] == {"FEET_EXPOSED": 1, "BELLY_EXPOSED": 0} for row in rows)
+    assert rows[1]["measures"] == {"clip_score": 25.0, "clip_score_erased": 24.5}  # Noto's two are the first two
+    assert rows[2]["measures"] == {"clip_score": 24.5, "clip_score_erased": 25.0}
+    assert rows[0]["measures"] == {"clip_score": 25.0} and set(rows[3]["measures"]) == {"clip_score_erased"}
+    table = list(csv.DictReader(io.StringIO(as_csv(rows))))
+    assert [row["counts_FEET_EXPOSED"] for row in table] == ["1", "2", "2", "3"]
+    assert [row["clip_score_erased"] for row in table][:2] == ["", "24.5"]
+    assert table[3]["base_counts_FEET_EXPOSED"] == "1"
+    cells = by_size(rows)
+    assert cells[1]["measures"] == {"clip_score": 24.75, "clip_score_erased": 24.75}
+    assert as_latex(cells).splitlines()[2].endswith(r"other domain, \% & clip score & clip score erased \\")
+    assert as_latex(cells).splitlines()[4].endswith(r"& 25.000 & -- \\")
+    text = write_report(database, tmp_path / "report")[0].read_text()
+    assert "<td>Noto + Twemoji</td><td>3</td><td>0</td><td>3</td>" in text and "<th>feet exposed</th>" in text
+    assert "24.750" in text
 
 
 def test_the_page_needs_no_network_and_shows_every_set(database, tmp_path):

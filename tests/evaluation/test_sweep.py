@@ -96,7 +96,7 @@ def test_rows_are_what_the_judge_saw_and_no_set_is_judged_twice(subject, tmp_pat
     assert database.done() == {(), *(off for _, off in moments)}
     results, evaluator = Results(database), Evaluator(subject)
     seen = evaluator.look(("Noto",)).seen
-    assert {n: got for n, (got, _) in results.seen(("Noto",)).items()} == {
+    assert {n: picture.seen for n, picture in results.seen(("Noto",)).items()} == {
         n: {kind: names[n] for kind, names in seen.items()} for n in range(3)
     }
     row = results.row(("Noto",))  # by hand, from the pictures
@@ -152,7 +152,7 @@ def _count(path):
 def test_a_set_is_there_whole_or_not_at_all(subject, tmp_path):
     database = sweep(subject, [], tmp_path / "a.db")
     with database.transaction() as connection:  # one picture of it is in the way
-        connection.execute("INSERT INTO pictures VALUES (?, 2, '{}', 0)", (json.dumps(["Noto"]),))
+        connection.execute("INSERT INTO pictures VALUES (?, 2, '{}', 0, '{}', '{}')", (json.dumps(["Noto"]),))
     with pytest.raises(sqlite3.IntegrityError):
         database.add(load_suite(subject.suite), ("Noto",), Look({"studio": ["Noto"] * 3}, database.features(), {}))
     assert database.done() == {()} and database.rows("SELECT count(*) FROM pictures") == [(4,)]
