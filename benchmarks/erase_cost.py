@@ -42,7 +42,7 @@ PUBLISHED = EraseSettings(
 )
 PAPER = replace(PUBLISHED, schedule="student", steps=1000)
 LATER = replace(PUBLISHED, schedule="frozen", steps=200)
-POOLED = EraseSettings(schedule="pooled", keep_weight=0.0, stop_at=None)
+POOLED = EraseSettings(stop_at=None)
 RATES = (1e-2, 5e-2, 1e-1)
 RIDGE = 1e-2  # of the warm start, in units of the tokens' mean variance
 
@@ -58,6 +58,7 @@ class Method:
 METHODS = {
     **{f"pooled, {steps} steps": Method(replace(POOLED, steps=steps)) for steps in (15, 30, 60, 90)},
     **{f"pooled, warm, {steps} steps": Method(replace(POOLED, steps=steps), warm=True) for steps in (5, 15, 30, 60)},
+    "pooled, keep loss, 30 steps": Method(replace(POOLED, steps=30, keep_weight=10.0)),
     **{f"later code, {steps} steps": Method(replace(LATER, steps=steps)) for steps in (25, 50, 100, 200)},
     "later code, free, 200 steps": Method(replace(LATER, decouple=False), (3e-4, 1e-3, 3e-3)),
     "paper, 1000 steps": Method(PAPER, (5e-2,), seeds=1),

@@ -54,14 +54,14 @@ class EraseSettings:
 
     scope: str = "esd-x-strict"
     objective: Literal["esd", "correlation"] = "esd"
-    schedule: Literal["pooled", "frozen", "student"] = "frozen"
+    schedule: Literal["pooled", "frozen", "student"] = "pooled"
     trajectories: int = 16
     eta: float = 3.0
-    steps: int = 240
+    steps: int = 60
     batch_size: int = 4
-    learning_rate: float = 5e-2
+    learning_rate: float = 1e-1
     free_learning_rate: float | None = None
-    stop_at: float | None = -0.9
+    stop_at: float | None = -1.0
     stop_on: Literal["degree", "correlation"] = "degree"
     momentum: float = 0.9
     sampler_steps: int = 10
@@ -72,7 +72,7 @@ class EraseSettings:
     beta: float = 1e-6
     decouple: bool = True
     keep: tuple[str, ...] = ()
-    keep_weight: float = 10.0
+    keep_weight: float = 0.0
     known: bool = True
     tolerance: float = 0.05
     ridge: float = 1e-3
