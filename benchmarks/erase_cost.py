@@ -56,11 +56,11 @@ class Method:
 
 
 METHODS = {
-    **{f"pooled, {steps} steps": Method(replace(POOLED, steps=steps)) for steps in (15, 30, 60, 90)},
-    **{f"pooled, warm, {steps} steps": Method(replace(POOLED, steps=steps), warm=True) for steps in (5, 15, 30, 60)},
+    **{f"pooled, {steps} steps": Method(replace(POOLED, steps=steps)) for steps in (15, 30, 60)},
     "pooled, keep loss, 30 steps": Method(replace(POOLED, steps=30, keep_weight=10.0)),
-    **{f"later code, {steps} steps": Method(replace(LATER, steps=steps)) for steps in (25, 50, 100, 200)},
-    "later code, free, 200 steps": Method(replace(LATER, decouple=False), (3e-4, 1e-3, 3e-3)),
+    **{f"pooled, warm, {steps} steps": Method(replace(POOLED, steps=steps), warm=True) for steps in (5, 15, 30)},
+    "pooled, warm, keep loss, 15 steps": Method(replace(POOLED, steps=15, keep_weight=10.0), warm=True),
+    **{f"later code, {steps} steps": Method(replace(LATER, steps=steps)) for steps in (50, 200)},
     "paper, 1000 steps": Method(PAPER, (5e-2,), seeds=1),
 }
 SAMPLING = SamplingSettings(inference_steps=10)
