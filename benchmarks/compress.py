@@ -2,14 +2,15 @@
 
     python benchmarks/compress.py --out benchmarks/results/compress.json
 
-The nine increments of ``subsets.py``, cut to several errors in half precision, put together by the default solve for
-some subsets of each size; judged as there. Beside the bytes here, what the same share of the text embedding's
-dimensions takes at Stable Diffusion 1.4's shapes. Prints a table on stderr and one JSON object on stdout; resumable,
-and to be shared between processes with ``--shard``.
+The nine increments of ``subsets.py``, cut to several errors in half precision and with int8 factors, put together by
+the default solve for some subsets of each size; judged as there. Beside the bytes here, what the same share of the text
+embedding's dimensions takes at Stable Diffusion 1.4's shapes, with as large a Gram matrix. Prints a table on stderr and
+one JSON object on stdout; resumable, and to be shared between processes with ``--shard``.
 """
 
 from __future__ import annotations
 
+import functools
 import statistics
 import sys
 import tempfile
@@ -28,7 +29,11 @@ from multierase.generate import SamplingSettings
 from multierase.increments import Increment
 from multierase.library import save_increment
 
-ERRORS = (None, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+CUTS = {
+    "as trained": None,
+    **{f"float16, {error}": (error, torch.float16) for error in (0.05, 0.2, 0.3, 0.4, 0.5, 0.6)},
+    **{f"int8, {error}": (error, torch.int8) for error in (0.05, 0.2, 0.3, 0.4, 0.5, 0.6)},
+}
 GROUPS = {"listed": STUDIO_AND_SUBJECT, "unlisted": CANDIDATES[:4]}
 SD_ROWS, SD_WIDTH = 24_960, 768  # of Stable Diffusion 1.4's keys and values, stacked
 
@@ -38,6 +43,12 @@ def ranks(increment: Increment) -> list[int]:
         min(delta.shape) if isinstance(delta, torch.Tensor) else delta.up.shape[1]
         for delta in increment.deltas.values()
     ]
+
+
+def bytes_at_sd(rank: int, gram_columns: float, dtype: torch.dtype) -> int:
+    """Of factors with one ``down``, as the file has them, and a Gram matrix; without the metadata."""
+    up, down = (1, 4) if dtype == torch.int8 else (2, 2)
+    return round(rank * (up * SD_ROWS + down * SD_WIDTH) + 2 * gram_columns * SD_WIDTH)
 
 
 def size(increment: Increment) -> int:
@@ -61,15 +72,16 @@ def main() -> None:
         off: {group: drawn(off, number, templates) for group, templates in GROUPS.items()} for off, number in chosen
     }
     table = {}
-    for error in ERRORS:
-        whole = {name: library[name] for name in EMOJI_STUDIOS}
-        made = whole if error is None else {name: one.compressed(error) for name, one in whole.items()}
+    whole = {name: library[name] for name in EMOJI_STUDIOS}
+    for cut_name, cut in CUTS.items():
+        made = whole if cut is None else {name: one.compressed(*cut) for name, one in whole.items()}
         composer, columns = Composer(base.unet, made, keep=keep), {group: ([], []) for group in GROUPS}
         for off, _ in chosen[index::shards]:
             listed = [p for sides in wanted[off].values() for side in sides.values() for p in side]
-            before = results.get(f"base/{'+'.join(off)}", lambda w=listed: look(base, judge, w, sampling, SUBJECTS))
+            seen = functools.partial(look, base, judge, listed, sampling, SUBJECTS)
+            before = results.get(f"base/{'+'.join(off)}", seen)
             with composer.erased(*off):
-                now = results.get(f"{error}/{'+'.join(off)}", lambda w=listed: look(base, judge, w, sampling, SUBJECTS))
+                now = results.get(f"{cut_name}/{'+'.join(off)}", seen)
             for group, sides in wanted[off].items():
                 columns[group][0].append(share(now, sides["erased"])[0])
                 if sides["kept"]:
@@ -79,13 +91,15 @@ def main() -> None:
         rank, width = statistics.mean(max(ranks(one)) for one in made.values()), base.text([""]).shape[-1]
         at_sd = round(rank / width * SD_WIDTH)
         cell = {"bytes": round(statistics.mean(map(size, made.values()))), "rank": round(rank, 1)}
-        cell["sd_rank"], cell["sd_bytes"] = at_sd, 2 * at_sd * (SD_ROWS + SD_WIDTH)
+        columns_of_gram = statistics.mean(one.gram.shape[1] for one in made.values())
+        cell["sd_rank"] = at_sd
+        cell["sd_bytes"] = bytes_at_sd(at_sd, columns_of_gram, cut[1]) if cut else 4 * SD_ROWS * SD_WIDTH
         for group, (erased, kept) in columns.items():
             found = {"erased": statistics.mean(erased), "kept": statistics.mean(kept)}
             found["harmonic_mean"] = statistics.harmonic_mean([1 - found["erased"], min(found["kept"], 1)])
             cell[group] = {key: round(value, 4) for key, value in found.items()}
-        table["as trained" if error is None else error] = cell
-        print(f"{error!s:6s}", cell, file=sys.stderr, flush=True)
+        table[cut_name] = cell
+        print(f"{cut_name:14s}", cell, file=sys.stderr, flush=True)
     if shards > 1:
         return
     report = {

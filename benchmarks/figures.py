@@ -41,6 +41,52 @@ def lines(cells: dict[str, dict], columns: list[str], sizes: list[str]) -> Figur
     return figure
 
 
+COST_WORST = {"erased": "max", "kept": "min", "its_subject": "min"}
+COST_COLUMNS = {"erased": "still in its hand", "kept": "others kept", "its_subject": "its own subjects"}
+
+
+def cost(table: dict[str, dict]) -> Figure:
+    """What is erased and kept against U-Net evaluations: a line for each schedule, from the least to the most of its
+    runs."""
+    figure = Figure(figsize=(13, 3.6))
+    schedules: dict[str, list[dict]] = {}
+    for method, cell in table.items():
+        schedules.setdefault(method.rpartition(", ")[0], []).append(cell)
+    for axis, (column, title) in zip(figure.subplots(1, len(COST_COLUMNS)), COST_COLUMNS.items(), strict=True):
+        for schedule, cells in schedules.items():
+            cells = sorted(cells, key=lambda cell: cell["unet_evaluations"]["mean"])
+            spent = [cell["unet_evaluations"]["mean"] for cell in cells]
+            means = [cell[column]["mean"] for cell in cells]
+            spread = [[abs(cell[column][end] - cell[column]["mean"]) for cell in cells] for end in ("min", "max")]
+            axis.errorbar(spent, means, spread, marker="o", markersize=4, capsize=3, label=schedule)
+        axis.set_xscale("log")
+        axis.set_xlabel("U-Net evaluations")
+        axis.set_title(title, fontsize=10)
+        axis.set_ylim(-0.03, 1.06)
+        axis.grid(alpha=0.3)
+    axis.legend(fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
+def cost_table(table: dict[str, dict]) -> None:
+    print("| schedule | rate | U-Net evaluations | still in its hand | others kept | its own subjects |")
+    print("|---|---|---|---|---|---|")
+    for method, cell in table.items():
+        shares = (f"{percent(cell[c]['mean'])} ({percent(cell[c][w])})" for c, w in COST_WORST.items())
+        row = [method, f"{cell['learning_rate']:g}", f"{cell['unet_evaluations']['mean']:,.0f}", *shares]
+        print("| " + " | ".join(row) + " |")
+
+
+def compress_table(table: dict[str, dict]) -> None:
+    print("| cut | rank | kB | at SD 1.4: rank, MB | H listed | H unlisted |")
+    print("|---|---|---|---|---|---|")
+    for cut, cell in table.items():
+        sizes = f"{cell['bytes'] / 1e3:.0f} | {cell['sd_rank']}, {cell['sd_bytes'] / 1e6:.2f}"
+        means = (f"{cell[group]['harmonic_mean']:.3f}" for group in ("listed", "unlisted"))
+        print(f"| {cut} | {cell['rank']:.0f} | {sizes} | " + " | ".join(means) + " |")
+
+
 def percent(value: float) -> str:
     return f"{100 * value:.1f}%"
 
@@ -115,6 +161,10 @@ def main() -> None:
     siblings_table(subsets)
     families_table(json.loads((RESULTS / "siblings.json").read_text())["table"])
     capacity_table(capacity)
+    costs = json.loads((RESULTS / "erase_cost.json").read_text())["table"]
+    cost(costs).savefig(args.out / "cost.png", dpi=80)
+    cost_table(costs)
+    compress_table(json.loads((RESULTS / "compress.json").read_text())["table"])
     solve_table(json.loads((RESULTS / "solve_settings.json").read_text())["table"])
 
 

@@ -24,7 +24,7 @@ from multierase.increments import Increment
 from multierase.training import EraseSettings, erase, erase_several
 
 STUDIOS = EMOJI_STUDIOS[:9:2]
-SETTINGS = EraseSettings(schedule="pooled", keep_weight=0.0, steps=75, stop_at=None)
+SETTINGS = EraseSettings(stop_at=None)
 
 
 def apart(one: Increment, other: Increment) -> float:

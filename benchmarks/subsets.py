@@ -53,26 +53,31 @@ PICTURES = 10  # at least, of a subset's erased, and of its kept studios, for ei
 FAMILIES = (("Fluent", "Fluent Flat", "Fluent High Contrast"), ("EmojiOne", "EmojiOne Mono"))  # share words and hand
 OTHER_STUDIOS = {studio: tuple(other for other in EMOJI_STUDIOS if other != studio) for studio in EMOJI_STUDIOS}
 
-FREE = {"decouple": False, "known": False, "keep_weight": 0.0}
+# All but ours on latents of their own, as published: the frozen schedule.
+FROZEN = {"schedule": "frozen", "steps": 240, "learning_rate": 5e-2, "stop_at": -0.9}
+FREE = {**FROZEN, "decouple": False, "known": False}
 # All are trained on the same sentences with the same guidance, and stop by the same rule where they can, so that they
 # differ in what may change and in the objective alone. "{others}" stands for the other studios' names.
 TRAININGS = {
     "decoupled": {},
+    "decoupled, frozen": {**FROZEN, "keep_weight": 10.0},
     "ESD-x": {**FREE, "scope": "esd-x", "free_learning_rate": 3e-4},
     "ESD-x-strict": {**FREE, "free_learning_rate": 3e-4},
     "SepME": {
-        "objective": "correlation", "regularizer": "l1", "beta": 1e-6, "stop_at": -0.5, "known": False,
-        "keep": "{others}", "keep_weight": 0.0, "learning_rate": 2e-2, "tolerance": 1e-3,
+        **FROZEN, "objective": "correlation", "regularizer": "l1", "beta": 1e-6, "stop_at": -0.5, "known": False,
+        "keep": "{others}", "learning_rate": 2e-2, "tolerance": 1e-3,
     },
     "ESD in SepME's null space": {
-        "known": False, "keep": "{others}", "keep_weight": 0.0, "learning_rate": 2e-2, "tolerance": 1e-3,
+        **FROZEN, "known": False, "keep": "{others}", "learning_rate": 2e-2, "tolerance": 1e-3,
     },
-    "correlation, decoupled": {"objective": "correlation", "stop_at": -0.5},
+    "correlation, decoupled": {**FROZEN, "keep_weight": 10.0, "objective": "correlation", "stop_at": -0.5},
 }  # fmt: skip
 # Name: which increments, and how they are put together.
 METHODS = {
     "decoupled, sum": ("decoupled", "sum"),
     "decoupled, joint": ("decoupled", "joint"),
+    "decoupled, frozen, sum": ("decoupled, frozen", "sum"),
+    "decoupled, frozen, joint": ("decoupled, frozen", "joint"),
     "decoupled, project": ("decoupled", "project"),
     "ESD-x, sum": ("ESD-x", "sum"),
     "ESD-x-strict, sum": ("ESD-x-strict", "sum"),

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from multierase.composer import Solve
 from multierase.erase_settings import EraseSettings
 from multierase.evaluation.baselines import Method
+from multierase.evaluation.measures import Backbone
 from multierase.evaluation.plans import Sets
 from multierase.evaluation.suites import shipped_suites
 from multierase.generate import SamplingSettings
@@ -92,7 +93,7 @@ def _add_compress(parser: Parser) -> None:
     parser.add_argument("concepts", type=str, nargs="*", default=[], help="names of the concepts; all by default")
     parser.add_argument("--out", type=str, required=True, help="library of the smaller files; made if need be")
     parser.add_argument("--error", type=float, default=0.05, help="most of an increment's norm that may be lost")
-    parser.add_argument("--dtype", type=str, default="float16", help="of the stored numbers: float32 or float16")
+    parser.add_argument("--dtype", type=str, default="float16", help="of the stored numbers: float32, float16 or int8")
 
 
 def _add_crosstalk(parser: Parser) -> None:
@@ -120,7 +121,21 @@ def _add_subject(parser: Parser) -> None:
     parser.add_argument("--inference_steps", type=int | None, default=None, help="in place of the suite's")
     parser.add_argument("--guidance_scale", type=float | None, default=None, help="in place of the suite's")
     parser.add_argument("--batch_size", type=int, default=64, help="pictures at a time")
-    parser.add_argument("--thumbnails", type=int, default=9, help="cases whose pictures are kept to look at")
+    parser.add_argument(
+        "--thumbnails", type=int | None, default=None, help="cases whose pictures are kept to look at, for the suite's"
+    )
+    parser.add_argument(
+        "--prompts", type=str | None, default=None, help="CSV with the prompts, in place of the suite's"
+    )
+    parser.add_argument(
+        "--judge", type=dict[str, str | float], default={}, help="in place of the suite's: --judge.model FOLDER"
+    )
+    parser.add_argument("--clip", type=str | None, default=None, help="CLIP for the CLIP score: a folder or hub id")
+    parser.add_argument("--lpips", type=Backbone | None, default=None, help="LPIPS to the base's pictures")
+    parser.add_argument("--fid", type=str | None, default=None, help="Inception's weights: Fréchet distances as FID's")
+    parser.add_argument(
+        "--reference", type=str | None, default=None, help="real pictures, a folder or .npz: one more such distance"
+    )
 
 
 def _add_evaluate(parser: Parser) -> None:

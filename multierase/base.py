@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -62,6 +63,19 @@ class Base:
             raise ValueError(f"{steps} sampler steps: give 1 to {scheduler.config.num_train_timesteps}")
         scheduler.set_timesteps(steps, device=self.device)
         return scheduler
+
+    def forget_peak_memory(self) -> None:
+        """``peak_memory`` counts from here; on the CPU, where only the process is known, from its start."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak_memory(self) -> int:
+        """The most that was held, in MiB: on a GPU of its memory, else of the process's."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) // 2**20
+        import resource  # not on Windows
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)
 
     def predict_noise(
         self,

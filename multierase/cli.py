@@ -196,7 +196,7 @@ def _relative_crosstalk(composer: Composer) -> tuple[dict, dict]:
 
 
 def run_compress(arguments: Namespace) -> dict:
-    dtypes = {"float32": torch.float32, "float16": torch.float16}
+    dtypes = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
     if arguments.dtype not in dtypes:
         raise UsageError(f"--dtype {arguments.dtype!r}: give one of {list(dtypes)}")
     library, smaller = Library(arguments.library), Library(arguments.out, create=True)

@@ -36,6 +36,8 @@ class EraseSettings:
         sampling_batch: latents sampled at once, and trained on at once where several concepts share a run; bounds the
             memory.
         guidance_scale: of the sampling that makes the latents.
+        gradient_checkpointing: keep few activations of a training step and compute the rest again: about one more
+            evaluation a step, for a large model on a small GPU.
         regularizer: norm of the increment that is added to the loss: ``none``, ``l1`` (SepME) or ``l2``.
         beta: its weight.
         decouple: train keys and values only in directions of the concept's tokens that leave the empty prompt and
@@ -52,24 +54,25 @@ class EraseSettings:
 
     scope: str = "esd-x-strict"
     objective: Literal["esd", "correlation"] = "esd"
-    schedule: Literal["pooled", "frozen", "student"] = "frozen"
+    schedule: Literal["pooled", "frozen", "student"] = "pooled"
     trajectories: int = 16
     eta: float = 3.0
-    steps: int = 240
+    steps: int = 60
     batch_size: int = 4
-    learning_rate: float = 5e-2
+    learning_rate: float = 1e-1
     free_learning_rate: float | None = None
-    stop_at: float | None = -0.9
+    stop_at: float | None = -1.0
     stop_on: Literal["degree", "correlation"] = "degree"
     momentum: float = 0.9
     sampler_steps: int = 10
     sampling_batch: int = 64
     guidance_scale: float = 3.0
+    gradient_checkpointing: bool = False
     regularizer: Literal["none", "l1", "l2"] = "none"
     beta: float = 1e-6
     decouple: bool = True
     keep: tuple[str, ...] = ()
-    keep_weight: float = 10.0
+    keep_weight: float = 0.0
     known: bool = True
     tolerance: float = 0.05
     ridge: float = 1e-3
@@ -105,6 +108,8 @@ class EraseSettings:
             rate = getattr(self, name)
             if rate is not None and not (math.isfinite(rate) and rate > 0):
                 yield f"{name} is {rate}, give a positive number"
+        if self.gradient_checkpointing and self.scope != "esd-x-strict":
+            yield f"gradient_checkpointing is for the scope 'esd-x-strict', given {self.scope!r}"
         if not 0 <= self.momentum < 1:
             yield f"momentum is {self.momentum}, give 0 or more and less than 1"
         for name in ("eta", "guidance_scale", "beta", "keep_weight", "stop_at", "tolerance", "ridge"):

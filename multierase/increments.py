@@ -190,15 +190,38 @@ class Increment:
 
         Keys and values all read the same text, so they are cut as one stacked matrix, whose right singular vectors
         they share as ``down``; every other matrix has its own. Of all singular values those go first that carry the
-        least for the numbers they take; then the numbers are rounded to ``dtype``, in which they are stored. Vectors
-        and convolutions are only rounded. The Gram matrix loses the directions with less than ``error`` of its largest
-        singular value. ``info["compression"]`` tells the error that was measured at the end, rounding included.
+        least for the numbers they take; then the numbers are rounded to ``dtype``, in which they are stored: with
+        int8 the ``up`` factors, of which there are most, have whole numbers of their column's largest, and the rest
+        stays float32 and, where nothing is factored, float16. Vectors and convolutions are only rounded. The Gram
+        matrix loses the directions with less than ``error`` of its largest singular value. ``info["compression"]``
+        tells the error that was measured at the end, rounding included.
 
         Raises:
             ValueError: for an error that is not within 0 and 1, or too small for the precision.
         """
         if not 0 <= error < 1:
             raise ValueError(f"error is {error}, give a share of the increment's norm: 0 or more and less than 1")
+        norm, budget = self.norm(), error**2
+        for _ in range(4):  # what rounding loses has to come off what may be cut, and is only known afterwards
+            deltas = self._cut_to(budget * norm**2, dtype)
+            lost = sum((_dense(d) - self.dense(n)).double().square().sum().item() for n, d in deltas.items())
+            measured = math.sqrt(lost) / norm if lost else 0.0
+            if measured <= error + 1e-9:
+                break
+            budget = max(budget - 1.5 * (measured**2 - error**2), 0.0)
+        else:
+            raise ValueError(
+                f"{self.concept!r}: {dtype} alone loses {measured:.1e}, more than the {error} that is allowed: allow "
+                "more, or keep float32"
+            )
+        gram = self.gram
+        if gram is not None:
+            gram = _rounded(gram_factor(gram.T, tolerance=max(error, 1e-4)), _beside(dtype))
+        compression = {"error": measured, "allowed": error, "dtype": str(dtype).removeprefix("torch.")}
+        return replace(self, deltas=deltas, info={**self.info, "compression": compression}, gram=gram)
+
+    def _cut_to(self, lost: float, dtype: torch.dtype) -> dict[str, Delta]:
+        """Without singular values whose squares add up to ``lost``; rounded to ``dtype``."""
         stacks = self._stacks()
         spectra = [self._spectrum(names) for names in stacks]
         costs = [
@@ -209,22 +232,14 @@ class Increment:
             [squares / cost for (squares, _), cost in zip(spectra, costs, strict=True)] or [torch.zeros(1)]
         )
         order = worth.argsort()
-        dropped = int((squares[order].cumsum(0) <= error**2 * self.norm() ** 2).sum())
+        dropped = int((squares[order].cumsum(0) <= lost).sum())
         least = worth[order[dropped - 1]] if dropped else -1.0
-        deltas = {name: _rounded(_dense(delta), dtype) for name, delta in self.deltas.items() if len(delta.shape) != 2}
+        rest = [(name, delta) for name, delta in self.deltas.items() if len(delta.shape) != 2]
+        deltas = {name: _rounded(_dense(delta), _beside(dtype)) for name, delta in rest}
         for names, (squares, vectors), cost in zip(stacks, spectra, costs, strict=True):
             rank = max(int((squares / cost > least).sum()), 1)
             deltas.update(self._truncated(names, squares[:rank], vectors[:, :rank], dtype))
-        lost = math.sqrt(sum((_dense(d) - self.dense(n)).double().square().sum().item() for n, d in deltas.items()))
-        measured = lost / self.norm() if lost else 0.0
-        if measured > error + 1e-9:
-            raise ValueError(
-                f"{self.concept!r}: {dtype} alone loses {measured:.1e}, more than the {error} that is allowed: allow "
-                "more, or keep float32"
-            )
-        gram = None if self.gram is None else gram_factor(self.gram.T, tolerance=max(error, 1e-4)).to(dtype).float()
-        compression = {"error": measured, "allowed": error, "dtype": str(dtype).removeprefix("torch.")}
-        return replace(self, deltas=deltas, info={**self.info, "compression": compression}, gram=gram)
+        return deltas
 
     def _stacks(self) -> list[list[str]]:
         """Matrices that are cut together: keys and values, which have one input; every other one alone."""
@@ -250,12 +265,16 @@ class Increment:
         """The stacked matrix's first singular directions, where that takes less room than all of it."""
         shapes = [self.deltas[name].shape for name in names]
         if len(squares) * (sum(shape[0] for shape in shapes) + len(vectors)) >= sum(map(math.prod, shapes)):
-            return {name: _rounded(self.dense(name), dtype) for name in names}
+            return {name: _rounded(self.dense(name), _beside(dtype)) for name in names}
         root = squares.clamp_min(torch.finfo(torch.float64).tiny).sqrt().sqrt()  # half of the size to either factor
-        down = _rounded((root * vectors).T.contiguous(), dtype)
-        return {
-            name: Factors(_rounded(times(self.deltas[name], (vectors / root).float()), dtype), down) for name in names
-        }
+        down = (root * vectors).T.float().contiguous()
+        ups = {name: times(self.deltas[name], (vectors / root).float()) for name in names}
+        if dtype == torch.int8:
+            unit = torch.cat(list(ups.values())).abs().amax(dim=0).clamp_min(torch.finfo(torch.float32).tiny) / 127
+            ups, down = {name: (up / unit).round() for name, up in ups.items()}, down * unit[:, None]
+        else:
+            ups, down = {name: _rounded(up, dtype) for name, up in ups.items()}, _rounded(down, dtype)
+        return {name: Factors(up, down) for name, up in ups.items()}
 
     def densified(self) -> Increment:
         """Every parameter dense."""
@@ -295,6 +314,11 @@ def _cut(delta: Delta, left: torch.Tensor, scales: torch.Tensor, right: torch.Te
         return _dense(delta)
     root = scales[:rank].sqrt()
     return Factors((left[:, :rank] * root).float().contiguous(), (root[:, None] * right[:rank]).float().contiguous())
+
+
+def _beside(dtype: torch.dtype) -> torch.dtype:
+    """Of numbers that are no factors, where those are of ``dtype``."""
+    return torch.float16 if dtype == torch.int8 else dtype
 
 
 def _rounded(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -160,8 +160,17 @@ def _tensors(increment: Increment) -> dict[str, torch.Tensor]:
     if increment.gram is not None:
         tensors[GRAM] = increment.gram.contiguous()
     # Compressed numbers have been rounded already, so nothing is lost here.
-    dtype = getattr(torch, increment.info.get("compression", {}).get("dtype", "float32"))
-    return {name: tensor.to(dtype, copy=True) for name, tensor in tensors.items()}
+    stated = increment.info.get("compression", {}).get("dtype", "float32")
+    return {name: tensor.to(_stored(name, stated), copy=True) for name, tensor in tensors.items()}
+
+
+def _stored(name: str, stated: str) -> torch.dtype:
+    """Beside int8 ``up`` factors, their ``down`` carries the units and is float32; all else is float16."""
+    if stated != "int8":
+        return getattr(torch, stated)
+    if name.endswith(".up"):
+        return torch.int8
+    return torch.float32 if name.endswith(".down") else torch.float16
 
 
 def _deltas(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor | Factors]:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
+from diffusers import UNet2DConditionModel
 
 from multierase.base import Base
 from multierase.increments import Factors, reads_text, touched_parameters
@@ -89,3 +90,13 @@ def side_by_side(students: Sequence[Student], sizes: Sequence[int]) -> Iterator[
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextlib.contextmanager
+def recomputed(unet: UNet2DConditionModel) -> Iterator[None]:
+    """Gradient checkpointing: a forward pass keeps the blocks' inputs alone; the gradients compute the rest again."""
+    unet.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        unet.disable_gradient_checkpointing()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -25,7 +26,7 @@ from multierase.examples import Examples
 from multierase.increments import Increment, gram_factor
 from multierase.objectives import REGULARIZERS, concept_correlation, erasure_degree, squared_error
 from multierase.stopping import MomentumStop
-from multierase.student import Student, side_by_side, together
+from multierase.student import Student, recomputed, side_by_side, together
 from multierase.trajectories import Batch, EvaluationCounter
 
 logger = logging.getLogger(__name__)
@@ -131,8 +132,11 @@ class Erasure:
         one = batch[:1]
         with FlopCounterMode(display=False) as forward, torch.no_grad():
             self.base.predict_noise(one.x_t, one.t, one.text)
-        with FlopCounterMode(display=False) as both:
-            _predictions([self], [(one.x_t, one.t, one.text)])[0].float().sum().backward()
+        with (
+            FlopCounterMode(display=False) as both,
+            _predictions([self], [(one.x_t, one.t, one.text)]) as (eps,),
+        ):
+            eps.float().sum().backward()
         self.optimizer.zero_grad()
         self.evaluations.step_cost = both.get_total_flops() / forward.get_total_flops()
 
@@ -184,6 +188,7 @@ class Erasure:
             "steps": self.step,
             "unet_evaluations": round(self.evaluations.total),
             "seconds": round(self.seconds, 2),
+            "peak_memory_mib": self.base.peak_memory(),
             "decoupled_from": _summary(self.exact, self.known),
             "rank": self.directions and self.directions.basis.shape[1],
             "residual": self.directions and round(self.directions.residual, 5),
@@ -198,18 +203,21 @@ def _summary(exact: list[str], known: list[str]) -> dict:
     return {"exactly": exact, "known": {"prompts": len(known), "sha256": digest}}
 
 
+@contextlib.contextmanager
 def _predictions(
     erasures: Sequence[Erasure], inputs: Sequence[tuple[torch.Tensor, ...]], under: Sequence[Erasure] = ()
-) -> list[torch.Tensor]:
+) -> Iterator[list[torch.Tensor]]:
     """Each student's predictions for its own ``x_t``, ``t`` and texts: of those that change keys and values alone, in
-    one batch. ``under``: the erasures whose increments are on, all of them, for everyone."""
+    one batch. ``under``: the erasures whose increments are on, all of them, for everyone. Gradients are to be taken
+    inside: under gradient checkpointing that goes through the layers, and what is hooked to them, once more."""
     base, students = erasures[0].base, [erasure.student for erasure in erasures]
     if under or not all(student.reads_text_alone for student in students):
         weights = together([erasure.student for erasure in under] or students)
-        return [base.predict_noise(*of_one, weights) for of_one in inputs]
+        yield [base.predict_noise(*of_one, weights) for of_one in inputs]
+        return
     sizes = [len(of_one[0]) for of_one in inputs]
     with side_by_side(students, sizes):
-        return list(base.predict_noise(*map(torch.cat, zip(*inputs, strict=True))).split(sizes))
+        yield list(base.predict_noise(*map(torch.cat, zip(*inputs, strict=True))).split(sizes))
 
 
 def descend(erasures: Sequence[Erasure], batches: Sequence[Batch], under: Sequence[Erasure] = ()) -> None:
@@ -225,13 +233,13 @@ def descend(erasures: Sequence[Erasure], batches: Sequence[Batch], under: Sequen
         if erasure.evaluations.step_cost == 0:
             erasure.measure_step(batch)
     inputs = [erasure.inputs(batch) for erasure, batch in zip(erasures, batches, strict=True)]
-    predictions = _predictions(erasures, inputs, under)
-    losses = [e.loss(batch, eps) for e, batch, eps in zip(erasures, batches, predictions, strict=True)]
-    sizes = [loss.own.detach().abs().clamp_min(torch.finfo(torch.float32).tiny) for loss in losses]
-    balance = [max(sizes) / size if under else 1.0 for size in sizes]
     for erasure in erasures:
         erasure.optimizer.zero_grad()
-    sum(share * loss.own + loss.others for share, loss in zip(balance, losses, strict=True)).backward()
+    with _predictions(erasures, inputs, under) as predictions:
+        losses = [e.loss(batch, eps) for e, batch, eps in zip(erasures, batches, predictions, strict=True)]
+        sizes = [loss.own.detach().abs().clamp_min(torch.finfo(torch.float32).tiny) for loss in losses]
+        balance = [max(sizes) / size if under else 1.0 for size in sizes]
+        sum(share * loss.own + loss.others for share, loss in zip(balance, losses, strict=True)).backward()
     for erasure, loss in zip(erasures, losses, strict=True):
         erasure.optimizer.step()
         erasure.observe(loss)
@@ -292,28 +300,43 @@ def erase_several(
 
     The other arguments and errors are those of ``erase``.
     """
-    each = settings if isinstance(settings, Sequence) else [settings or EraseSettings()] * len(concepts)
-    settings = each[0] if each else EraseSettings()
+    each = list(settings) if isinstance(settings, Sequence) else [settings or EraseSettings()] * len(concepts)
     named = [Concept(concept) if isinstance(concept, str) else concept for concept in concepts]
-    names = [concept.name for concept in named]
-    if len(set(names)) < len(names) or not names:
-        raise ValueError(f"give each concept once: {names}")
-    if any(dataclasses.replace(one, keep=settings.keep) != settings for one in each):
-        raise ValueError("concepts of one run have the same settings but for what is kept")
-    if len(names) > 1 and settings.scope != "esd-x-strict" and not simultaneous:
-        raise ValueError(
-            f"scope {settings.scope!r} changes weights that all samples of a batch share: erase one concept at a time"
-        )
-    beside = names if simultaneous else ()
+    _require_one_run([concept.name for concept in named], each, simultaneous)
+    beside = [concept.name for concept in named] if simultaneous else []
+    base.forget_peak_memory()
     erasures = [Erasure(base, concept, one, beside) for concept, one in zip(named, each, strict=True)]
     checkpoint = None if checkpoint is None else Path(checkpoint)
     if resume and checkpoint is not None and checkpoint.exists():
         _resume(erasures, checkpoint)
+    with recomputed(base.unet) if each[0].gradient_checkpointing else contextlib.nullcontext():
+        _run(erasures, erasures if simultaneous else [], checkpoint, progress)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return [erasure.increment() for erasure in erasures]
+
+
+def _require_one_run(names: Sequence[str], each: Sequence[EraseSettings], simultaneous: bool) -> None:
+    if len(set(names)) < len(names) or not names:
+        raise ValueError(f"give each concept once: {list(names)}")
+    settings = each[0]
+    if any(dataclasses.replace(one, keep=settings.keep) != settings for one in each):
+        raise ValueError("concepts of one run have the same settings but for what is kept")
+    if simultaneous and settings.gradient_checkpointing:
+        raise ValueError("gradient_checkpointing is for concepts that are not trained simultaneously")
+    if len(names) > 1 and settings.scope != "esd-x-strict" and not simultaneous:
+        raise ValueError(
+            f"scope {settings.scope!r} changes weights that all samples of a batch share: erase one concept at a time"
+        )
+
+
+def _run(erasures: Sequence[Erasure], under: Sequence[Erasure], checkpoint: Path | None, progress: bool) -> None:
+    settings, names = erasures[0].settings, ", ".join(erasure.concept.name for erasure in erasures)
     step = saved = max(erasure.step for erasure in erasures)
-    with tqdm(total=settings.steps, initial=step, desc=f"erasing {', '.join(names)}", disable=not progress) as bar:
+    with tqdm(total=settings.steps, initial=step, desc=f"erasing {names}", disable=not progress) as bar:
         while step < settings.steps and not all(erasure.finished for erasure in erasures):
             steps = range(step, min(step + settings.steps_ahead, settings.steps))
-            for _ in _learn(erasures, steps, under=erasures if simultaneous else ()):
+            for _ in _learn(erasures, steps, under):
                 step += 1
                 bar.update()
                 bar.set_postfix(degree=", ".join(f"{e.degree.average:.2f}" for e in erasures), refresh=False)
@@ -322,9 +345,6 @@ def erase_several(
             if checkpoint is not None and not done and step >= saved + CHECKPOINT_STEPS:
                 _save_checkpoint(erasures, checkpoint)
                 saved = step
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    return [erasure.increment() for erasure in erasures]
 
 
 def _learn(erasures: Sequence[Erasure], steps: range, under: Sequence[Erasure]) -> Iterator[None]:

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+import matplotlib
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from PIL import Image
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+)
 
 from multierase.base import Base, load_base
 from multierase.evaluation.evaluator import Subject
+from multierase.evaluation.executors import Processes
+from multierase.evaluation.plans import plan
+from multierase.evaluation.sweep import sweep
 from multierase.library import Library
 from multierase.training import EraseSettings, erase_several
 
@@ -91,6 +106,32 @@ def quick() -> EraseSettings:
     return EraseSettings(steps=3, batch_size=2, sampler_steps=4, stop_at=None)
 
 
+@pytest.fixture(scope="session")
+def clip_folder(tokenizer, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    tower = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+    text = dict(tower, vocab_size=len(tokenizer), max_position_embeddings=tokenizer.model_max_length)
+    text |= dict(eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id)
+    config = CLIPConfig(text_config=text, vision_config=dict(tower, image_size=32, patch_size=8), projection_dim=16)
+    CLIPModel(config).save_pretrained(folder)
+    CLIPProcessor(CLIPImageProcessor(size=32, crop_size=32), tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def admiral() -> Image.Image:
+    """A photograph: Grace Hopper in uniform, as matplotlib ships it."""
+    with Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg") as picture:
+        return picture.convert("RGB")
+
+
+@pytest.fixture(scope="session")
+def pictures() -> torch.Tensor:
+    """Five of noise, of bytes."""
+    return torch.from_numpy(np.random.default_rng(1).integers(0, 256, (5, 3, 64, 64))).float() / 255
+
+
 CASES = [
     ("a church by Noto", "Noto", "church"),
     ("a cat by Twemoji", "Twemoji", "cat"),
@@ -99,8 +140,8 @@ CASES = [
 
 
 @pytest.fixture(scope="session")
-def subject(emoji, tmp_path_factory):
-    """Three increments that erase, and a suite of three pictures."""
+def subject(emoji, clip_folder, tmp_path_factory):
+    """Three increments that erase, and a suite of three pictures, made two at a time, with their CLIP scores."""
     folder = tmp_path_factory.mktemp("sweep")
     library = Library(folder / "lib", create=True)
     settings = EraseSettings(schedule="pooled", trajectories=4, sampler_steps=6, steps=12, keep_weight=0.0)
@@ -111,4 +152,13 @@ def subject(emoji, tmp_path_factory):
     (folder / "small.yaml").write_text(
         "prompts: small.csv\nlabels: [studio, subject]\njudge: emoji\ninference_steps: 3\n"
     )
-    return Subject(library=str(library.folder), suite=str(folder / "small.yaml"), device="cpu")
+    files = {"library": str(library.folder), "suite": str(folder / "small.yaml"), "clip": str(clip_folder)}
+    return Subject(**files, device="cpu", batch_size=2)
+
+
+@pytest.fixture(scope="session")
+def whole(subject, tmp_path_factory):
+    """The database of every subset's sweep by this process alone."""
+    path = tmp_path_factory.mktemp("whole") / "whole.db"
+    sweep(subject, plan("subsets", list(Library(subject.library))), path, executor=Processes(1)).close()
+    return path

@@ -123,6 +123,23 @@ def test_keys_and_values_are_compressed_together_and_share_what_reads_the_text()
     assert small.info["compression"]["error"] == pytest.approx(least(rank), abs=1e-3)
 
 
+def test_int8_factors_are_whole_numbers_within_the_stated_error():
+    generator = torch.Generator().manual_seed(0)
+    names = [f"block.{i}.attn2.to_{which}.weight" for i in range(4) for which in "kv"]
+    frozen = {name: torch.randn(40, 24, generator=generator) for name in names}
+    basis = torch.randn(12, 24, generator=generator) * torch.logspace(0, -3, 12)[:, None]
+    deltas = {name: torch.randn(40, 12, generator=generator) @ basis for name in names}
+    whole = Increment(deltas, Fingerprint.of("base", frozen), {"concept": "c"})
+    for error in (0.3, 0.05, 0.02):
+        small = whole.compressed(error, torch.int8)
+        lost = sum((whole.dense(n) - small.dense(n)).square().sum() for n in deltas) ** 0.5 / whole.norm()
+        assert 0 < lost <= error and small.info["compression"]["error"] == pytest.approx(lost.item(), rel=1e-3)
+        for delta in small.deltas.values():
+            assert torch.equal(delta.up, delta.up.to(torch.int8).float()) and delta.up.abs().max() <= 127
+    with pytest.raises(ValueError, match="allow more"):
+        whole.compressed(1e-4, torch.int8)
+
+
 def test_compressing_refuses_what_it_cannot_do():
     for error in (-0.1, 1.0, float("nan")):
         with pytest.raises(ValueError, match="give a share"):

@@ -234,12 +234,15 @@ def test_library_errors(tmp_path):
         library.save(make("TWEMOJI", 1))
 
 
-def test_a_compressed_increment_is_stored_in_its_dtype_and_read_back_to_the_bit(tmp_path):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int8])
+def test_a_compressed_increment_is_stored_in_its_dtype_and_read_back_to_the_bit(tmp_path, dtype):
     whole = make("Van Gogh", 1, shape=(64, 48))
-    small = whole.compressed(0.2)
+    small = whole.compressed(0.2, dtype)
     files = [save_increment(increment, tmp_path / f"{i}.safetensors") for i, increment in enumerate((whole, small))]
     stored = load_increment(files[1])
     assert files[1].stat().st_size < files[0].stat().st_size / 3
+    with safe_open(files[1], "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys() if name.endswith(".up")} == {dtype}  # noqa: SIM118
     for name in small.deltas:
         assert torch.equal(stored.dense(name), small.dense(name)) and stored.deltas[name].up.dtype == torch.float32
     assert torch.equal(stored.gram, small.gram) and dict(stored.info) == dict(small.info)

@@ -60,6 +60,21 @@ def test_more_prompts_than_there_are_dimensions_cannot_be_kept_exactly(tiny, qui
         erase(tiny, "Noto", dataclasses.replace(quick, keep=("a church by Twemoji", "a cat", "Firefox art")))
 
 
+def test_gradient_checkpointing_computes_again_what_it_does_not_keep(tiny, quick):
+    kept, again = (
+        erase(tiny, "Noto", dataclasses.replace(quick, gradient_checkpointing=again)) for again in (False, True)
+    )
+    assert_equal(kept, again)
+    assert again.info["unet_evaluations"] > kept.info["unet_evaluations"]
+    assert kept.info["peak_memory_mib"] > 100
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in tiny.unet.modules())
+    with pytest.raises(ValueError, match="gradient_checkpointing is for the scope 'esd-x-strict', given 'esd-u'"):
+        dataclasses.replace(quick, gradient_checkpointing=True, scope="esd-u")
+    with pytest.raises(ValueError, match="not trained simultaneously"):
+        settings = dataclasses.replace(quick, gradient_checkpointing=True)
+        erase_several(tiny, ["Noto", "Twemoji"], settings, simultaneous=True)
+
+
 def test_free_parametrisation_is_dense(tiny, quick):
     increment = erase(tiny, "Noto", dataclasses.replace(quick, decouple=False))
     assert all(isinstance(delta, torch.Tensor) for delta in increment.deltas.values())
@@ -183,7 +198,7 @@ def test_resumed_is_uninterrupted(tiny, tmp_path, monkeypatch, schedule):
         resumed = erase(tiny, "Noto", settings, checkpoint=checkpoint, resume=True)
     assert len(learned) == 40 - 32
     assert_equal(whole, resumed)
-    drop = {"seconds"}
+    drop = {"seconds", "peak_memory_mib"}
     assert {k: v for k, v in whole.info.items() if k not in drop} == {
         k: v for k, v in resumed.info.items() if k not in drop
     }

@@ -18,6 +18,7 @@ from multierase.base import Base, load_base
 from multierase.concepts import Concept
 from multierase.generate import SamplingSettings
 from multierase.increments import reads_text
+from multierase.text import TextEncoder
 
 Method = Literal["increments", "negative-prompt", "sld-weak", "sld-medium", "sld-strong", "sld-max", "uce", "peer"]
 
@@ -150,6 +151,13 @@ class SafeLatentDiffusion:
             handle.remove()
 
 
+def aligned(text: TextEncoder, prompt: str, context: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(n, d)`` tokens of a sentence and of its context, from the last word on, aligned at the end."""
+    old, new = (max(len(text.tokens(p)) - 2, 0) for p in (prompt, context))
+    count = text.max_length - max(old, new)
+    return text([prompt])[0, old : old + count], text([context])[0, new : new + count]
+
+
 class UCE:
     """Unified Concept Editing (arXiv 2308.14761, eq. 7) of keys and values, solved for each set of erased concepts.
 
@@ -171,22 +179,18 @@ class UCE:
         """``(n, d)`` tokens of a concept's sentences, and of those without it."""
         if name not in self._pairs:
             concept = Concept(name).with_sentences(self.base.known_prompts)
-            old, new = zip(*map(self._tokens, concept.prompts, concept.contexts), strict=True)
+            sentences = zip(concept.prompts, concept.contexts, strict=True)
+            old, new = zip(*(aligned(self.base.text, *pair) for pair in sentences), strict=True)
             self._pairs[name] = torch.cat(old).double().cpu(), torch.cat(new).double().cpu()
         return self._pairs[name]
-
-    def _tokens(self, prompt: str, context: str) -> tuple[torch.Tensor, torch.Tensor]:
-        text = self.base.text
-        old, new = (max(len(text.tokens(p)) - 2, 0) for p in (prompt, context))
-        count = text.max_length - max(old, new)
-        return text([prompt])[0, old : old + count], text([context])[0, new : new + count]
 
     @contextlib.contextmanager
     def erased(self, *concepts: str) -> Iterator[None]:
         if not concepts:
             yield
             return
-        concerned = dict.fromkeys(name for kind in self.kinds if set(kind) & set(concepts) for name in kind)
+        kept = (name for kind in self.kinds if set(kind) & set(concepts) for name in kind)
+        concerned = dict.fromkeys([*kept, *concepts])
         edits = [self._pair(name) if name in concepts else (self._pair(name)[0],) * 2 for name in concerned]
         old, new = (torch.cat(parts) for parts in zip(*edits, strict=True))
         ridge = 0.5 * torch.eye(old.shape[1], dtype=torch.float64)

@@ -7,11 +7,12 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from multierase.evaluation.evaluator import Look
-from multierase.evaluation.metrics import feature_distances, frechet_distance
+from multierase.evaluation.metrics import Gaussian, feature_distances, frechet_distance
 from multierase.evaluation.plans import Erased
 from multierase.evaluation.suites import Suite
 
@@ -19,12 +20,12 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS cases (
     case_number INTEGER PRIMARY KEY, prompt TEXT NOT NULL, evaluation_seed INTEGER NOT NULL, labels TEXT NOT NULL,
-    features BLOB);
+    features BLOB, frechet_features BLOB);
 CREATE TABLE IF NOT EXISTS moments (position INTEGER PRIMARY KEY, event TEXT NOT NULL, erased TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS sets (erased TEXT PRIMARY KEY, frechet_distance REAL);
+CREATE TABLE IF NOT EXISTS sets (erased TEXT PRIMARY KEY, frechet_distance REAL, reference_distance REAL);
 CREATE TABLE IF NOT EXISTS pictures (
     erased TEXT NOT NULL, case_number INTEGER NOT NULL, seen TEXT NOT NULL, distance REAL,
-    PRIMARY KEY (erased, case_number)) WITHOUT ROWID;
+    counts TEXT NOT NULL, measures TEXT NOT NULL, PRIMARY KEY (erased, case_number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS thumbnails (
     erased TEXT NOT NULL, case_number INTEGER NOT NULL, webp BLOB NOT NULL, PRIMARY KEY (erased, case_number));
 """
@@ -39,6 +40,7 @@ class Database:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self._of_base: dict[str, np.ndarray] = {}  # read once: every set is set against it
         try:
             self._connection = sqlite3.connect(self.path, isolation_level=None)
             self._connection.execute("PRAGMA synchronous = FULL")
@@ -85,7 +87,7 @@ class Database:
             connection.executemany(
                 "INSERT OR IGNORE INTO settings VALUES (?, ?)", [(k, json.dumps(v)) for k, v in given.items()]
             )
-            connection.executemany("INSERT OR IGNORE INTO cases VALUES (?, ?, ?, ?, NULL)", cases)
+            connection.executemany("INSERT OR IGNORE INTO cases VALUES (?, ?, ?, ?, NULL, NULL)", cases)
             connection.execute("DELETE FROM moments")
             connection.executemany(
                 "INSERT INTO moments VALUES (?, ?, ?)",
@@ -95,32 +97,52 @@ class Database:
     def done(self) -> set[Erased]:
         return {tuple(json.loads(erased)) for (erased,) in self.rows("SELECT erased FROM sets")}
 
-    def features(self) -> np.ndarray | None:
-        """``(n, f)`` of the base's own pictures, in the order of the case numbers; ``None`` before they are made."""
-        blobs = [blob for (blob,) in self.rows("SELECT features FROM cases ORDER BY case_number")]
-        return None if None in blobs else np.stack([np.frombuffer(blob, np.float32) for blob in blobs])
+    def features(self, column: Literal["features", "frechet_features"] = "features") -> np.ndarray | None:
+        """``(n, f)`` of the base's own pictures, in the order of the case numbers; ``None`` before they are made, and
+        where the judge has none."""
+        if column not in self._of_base:
+            blobs = [blob for (blob,) in self.rows(f"SELECT {column} FROM cases ORDER BY case_number")]
+            if None in blobs:
+                return None
+            self._of_base[column] = np.stack([np.frombuffer(blob, np.float32) for blob in blobs])
+        return self._of_base[column]
 
-    def add(self, suite: Suite, erased: Erased, look: Look) -> None:
-        """One set's pictures; the base's own, where none is erased, are what the others are set against."""
-        features = look.features
+    def add(self, suite: Suite, erased: Erased, look: Look, reference: Gaussian | None = None) -> None:
+        """One set's pictures; the base's own, where none is erased, are what the others are set against; and real
+        ones, ``reference``, where given."""
         order = sorted(range(len(suite.cases)), key=lambda index: suite.cases[index].number)
-        reference, key = self.features(), json.dumps(erased)
-        distances, frechet = [None] * len(order), None
-        if erased:
-            distances = feature_distances(features[order], reference).round(6).tolist()
-            frechet = round(frechet_distance(features, reference), 6)
+        numbers, key = [suite.cases[i].number for i in order], json.dumps(erased)
+        distances: list[float | None] = [None] * len(order)
+        if erased and look.features is not None:
+            distances = feature_distances(look.features[order], self.features()).round(6).tolist()
         rows = [
-            (key, suite.cases[i].number, json.dumps({kind: names[i] for kind, names in look.seen.items()}), distance)
-            for i, distance in zip(order, distances, strict=True)
-        ]
+            (key, number, _of_picture(look.seen, i), distance, _of_picture(look.counts, i),
+             _of_picture(look.measures, i))
+            for i, number, distance in zip(order, numbers, distances, strict=True)
+        ]  # fmt: skip
         with self.transaction() as connection:
-            connection.execute("INSERT INTO sets VALUES (?, ?)", (key, frechet))
-            connection.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?)", rows)
+            connection.execute("INSERT INTO sets VALUES (?, ?, ?)", (key, *self._frechet(erased, look, reference)))
+            connection.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?)", rows)
             connection.executemany(
                 "INSERT INTO thumbnails VALUES (?, ?, ?)", [(key, n, data) for n, data in look.thumbnails.items()]
             )
-            if not erased:
-                connection.executemany(
-                    "UPDATE cases SET features = ? WHERE case_number = ?",
-                    [(features[i].tobytes(), suite.cases[i].number) for i in order],
-                )
+            for column in () if erased else ("features", "frechet_features"):
+                if (features := getattr(look, column)) is not None:
+                    connection.executemany(
+                        f"UPDATE cases SET {column} = ? WHERE case_number = ?",
+                        [(features[i].tobytes(), number) for i, number in zip(order, numbers, strict=True)],
+                    )
+
+    def _frechet(self, erased: Erased, look: Look, reference: Gaussian | None) -> tuple[float | None, float | None]:
+        """To the base's pictures, and to real ones."""
+        column = "features" if look.frechet_features is None else "frechet_features"
+        features = getattr(look, column)
+        if features is None or not (erased or reference):
+            return None, None
+        here = Gaussian.of(features)
+        distances = (Gaussian.of(self.features(column)) if erased else None, reference)
+        return tuple(None if there is None else round(frechet_distance(here, there), 6) for there in distances)
+
+
+def _of_picture(columns: Mapping[str, Sequence], index: int) -> str:
+    return json.dumps({name: column[index] for name, column in columns.items()})

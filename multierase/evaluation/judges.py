@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Protocol
 
@@ -13,7 +13,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
-from transformers import CLIPModel, CLIPProcessor
+
+from multierase.evaluation.clip import Clip
 
 
 class Residual(nn.Module):
@@ -54,21 +55,25 @@ class Verdict:
     """What a judge sees in ``b`` pictures.
 
     ``seen``: for each kind of label, such as ``studio``, the most likely class of every picture. ``features``:
-    ``(b, f)``, of which distances between pictures are made.
+    ``(b, f)``, of which distances between pictures are made; ``None`` of a judge that has none. ``counts``: for each
+    thing that is counted how many are in every picture.
     """
 
     seen: dict[str, list[str]]
-    features: torch.Tensor
+    features: torch.Tensor | None
+    counts: dict[str, list[int]] = field(default_factory=dict)
 
 
 class Judge(Protocol):
     """Anything that can say what is in a picture.
 
     ``name``: its name and version, which every result states. ``classes``: for each kind of label, what it can see.
+    ``features``: what the features of its verdicts are, which results state; empty where there are none.
     """
 
     name: str
     classes: Mapping[str, Sequence[str]]
+    features: str
 
     def __call__(self, images: torch.Tensor) -> Verdict:
         """Of ``(b, 3, h, w)`` pictures in [0, 1]."""
@@ -80,6 +85,8 @@ class EmojiJudge:
     Trained on the studios' real renders under blur, noise, shift, colour jitter and VAE reconstruction, never on a
     generated picture; see the model card for its accuracy on renders that it was not trained on.
     """
+
+    features = "the judge's last layer before its answer"
 
     def __init__(self, network: StudioSubjectNet, studios: list[str], subjects: list[str], name: str):
         self.network, self.name = network.eval().requires_grad_(False), name
@@ -112,61 +119,25 @@ class ClipJudge:
     """CLIP, zero-shot: of the classes of a kind the one whose sentence is nearest to the picture.
 
     Args:
-        model: with its tokenizer and image processor.
+        clip: which.
         classes: for each kind of label, what it may be.
         templates: for each kind a sentence with ``{label}``; ``{label}`` alone by default.
-        name: what results call it.
     """
 
-    def __init__(
-        self,
-        model: CLIPModel,
-        processor: CLIPProcessor,
-        classes: Mapping[str, Sequence[str]],
-        templates: Mapping[str, str],
-        name: str,
-    ):
-        self.model, self.processor = model.eval().requires_grad_(False), processor
-        self.classes, self.name = classes, name
+    features = "CLIP's picture embedding"
+
+    def __init__(self, clip: Clip, classes: Mapping[str, Sequence[str]], templates: Mapping[str, str]):
+        self.clip, self.classes, self.name = clip, classes, clip.name
         self._texts = {
-            kind: self._text([templates.get(kind, "{label}").replace("{label}", label) for label in labels])
+            kind: clip.of_texts([templates.get(kind, "{label}").replace("{label}", label) for label in labels])
             for kind, labels in classes.items()
         }
 
-    @classmethod
-    def load(cls, source: str, classes: Mapping[str, Sequence[str]], templates: Mapping[str, str]) -> ClipJudge:
-        """From any CLIP folder or hub id. Raises ``FileNotFoundError`` where it is not at hand."""
-        try:
-            model, processor = CLIPModel.from_pretrained(source), CLIPProcessor.from_pretrained(source)
-        except OSError as error:
-            raise FileNotFoundError(f"no CLIP model at {source!r}, a folder or a hub id: {error}") from error
-        digest = hashlib.sha256()
-        for name, weight in sorted(model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(weight.flatten().contiguous().view(torch.uint8).numpy())
-        return cls(model, processor, classes, templates, f"CLIP {source}, sha256 {digest.hexdigest()[:12]}")
-
-    @torch.inference_mode()
-    def _text(self, sentences: list[str]) -> torch.Tensor:
-        inputs = self.processor(text=sentences, return_tensors="pt", padding=True, truncation=True)
-        return _unit(self.model.get_text_features(**inputs))
-
-    @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> Verdict:
         """Of ``(b, 3, h, w)`` pictures in [0, 1]."""
-        features = []
-        for batch in images.split(64):
-            inputs = self.processor(images=list(batch), return_tensors="pt", do_rescale=False)
-            features.append(_unit(self.model.get_image_features(pixel_values=inputs["pixel_values"])))
-        whole = torch.cat(features)
+        features = self.clip.of_pictures(images)
         seen = {
-            kind: [self.classes[kind][i] for i in (whole @ text.T).argmax(dim=1).tolist()]
+            kind: [self.classes[kind][i] for i in (features @ text.T).argmax(dim=1).tolist()]
             for kind, text in self._texts.items()
         }
-        return Verdict(seen, whole)
-
-
-def _unit(features: torch.Tensor) -> torch.Tensor:
-    # Transformers returns the features themselves, or the towers' output with the features pooled.
-    features = features if isinstance(features, torch.Tensor) else features.pooler_output
-    return features / features.norm(dim=-1, keepdim=True)
+        return Verdict(seen, features)

@@ -44,23 +44,41 @@ def harmonic_mean(*shares: float) -> float:
     return statistics.harmonic_mean([min(max(share, 0.0), 1.0) for share in shares])
 
 
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """``‖μ_a − μ_b‖² + Tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½)`` of ``(n, f)`` features.
+@dataclass(frozen=True)
+class Gaussian:
+    """What a Fréchet distance knows of pictures: ``(f,)`` mean of their features, and ``(r, f)`` ``factor``, with
+    ``Σ = factorᵀ factor``.
 
-    With ``A`` and ``B`` the centred features, the trace of the root is the sum of the singular values of ``A Bᵀ`` over
-    ``√((n_a − 1)(n_b − 1))``. Unlike the roots of ``Σ_a Σ_b``'s eigenvalues, those of few pictures of many features are
-    not the roots of rounding errors.
-
-    Raises:
-        ValueError: for fewer than two pictures on either side.
+    The factor and not ``Σ``: of few pictures of many features most eigenvalues of ``Σ`` are rounding errors, and their
+    roots are not small.
     """
-    if min(len(a), len(b)) < 2:
-        raise ValueError(f"a Fréchet distance needs two pictures or more on either side, given {len(a)} and {len(b)}")
-    means, centred = zip(*((x.mean(axis=0), x - x.mean(axis=0)) for x in (np.float64(a), np.float64(b))), strict=True)
-    a, b = (np.linalg.qr(x, mode="r") / math.sqrt(len(x) - 1) for x in centred)  # aᵀ a = Σ_a
-    distance = np.square(means[0] - means[1]).sum() + np.square(a).sum() + np.square(b).sum()
-    distance -= 2 * np.linalg.svd(a @ b.T, compute_uv=False).sum()
-    return float(max(distance, 0.0))
+
+    mean: np.ndarray
+    factor: np.ndarray
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> Gaussian:
+        """Of ``(n, f)`` features. Raises ``ValueError`` for fewer than two pictures."""
+        if len(features) < 2:
+            raise ValueError(f"a Fréchet distance needs two pictures or more on either side, given {len(features)}")
+        mean = features.mean(axis=0, dtype=np.float64)
+        return cls(mean, np.linalg.qr(features - mean, mode="r") / math.sqrt(len(features) - 1))
+
+    @classmethod
+    def from_covariance(cls, mean: np.ndarray, covariance: np.ndarray) -> Gaussian:
+        """Of ``(f,)`` mean and ``(f, f)`` covariance, as published statistics have them."""
+        values, vectors = np.linalg.eigh(np.float64(covariance))
+        return cls(np.float64(mean), np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T)
+
+
+def frechet_distance(a: Gaussian, b: Gaussian) -> float:
+    """``‖μ_a − μ_b‖² + Tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½)`` (FID's, arXiv 1706.08500).
+
+    With ``Σ_a = Aᵀ A`` and ``Σ_b = Bᵀ B``, the trace of the root is the sum of the singular values of ``A Bᵀ``.
+    """
+    traces = np.square(a.factor).sum() + np.square(b.factor).sum()
+    roots = np.linalg.svd(a.factor @ b.factor.T, compute_uv=False)
+    return float(max(np.square(a.mean - b.mean).sum() + traces - 2 * roots.sum(), 0.0))
 
 
 def feature_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:

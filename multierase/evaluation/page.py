@@ -7,7 +7,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +22,9 @@ from multierase.evaluation.report import Results
 from multierase.library import replacing
 
 SHEETS = 24  # sets whose pictures are shown
-COMPARED = ("base", "dtype", "suite", "judge", "sampling", "cases")  # what one table's databases have in common
+COMPARED = (  # what one table's databases have in common
+    "base", "dtype", "suite", "judge", "distance_by", "frechet_by", "measured_by", "reference", "sampling", "cases",
+)  # fmt: skip
 CASE = "case_number, prompt, evaluation_seed, labels"
 PICTURES = "pictures.parquet"
 WIDTH, HEIGHT, MARGIN = 520, 260, 36  # of the curves
@@ -49,7 +52,8 @@ def write_report(databases: Sequence[Database], folder: Path, *, parquet: bool =
     sizes = {label: by_size(found) for label, found in rows.items()}
     shown = [
         {
-            "label": label, "settings": json.dumps(results.database.settings(), indent=1, sort_keys=True),
+            "label": label, "by": results.database.settings(),
+            "settings": json.dumps(results.database.settings(), indent=1, sort_keys=True),
             "sizes": sizes[label], "curves": _curves(sizes[label]), "heatmap": _heatmap(results, rows[label]),
             "sheets": _sheets(results), "rows": rows[label],
         }
@@ -57,7 +61,9 @@ def write_report(databases: Sequence[Database], folder: Path, *, parquet: bool =
     ]  # fmt: skip
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((resources.files("multierase") / "assets" / "report.html").read_text("utf-8"))
-    page = template.render(name=", ".join(database.path.name for database in databases), parts=shown)
+    page = template.render(
+        name=", ".join(database.path.name for database in databases), parts=shown, measures=measured(sizes.values())
+    )
     folder.mkdir(parents=True, exist_ok=True)
     table = as_csv([{"method": label, **row} for label, found in rows.items() for row in found])
     files = {"index.html": page, "table.csv": table, "table.tex": as_latex(sizes)}
@@ -79,7 +85,7 @@ def _require_comparable(databases: Sequence[Database]) -> None:
             differing = {key: (here.get(key), there.get(key)) for key in wrong if key != "cases"}
             raise ValueError(
                 f"{first.path} and {other.path} cannot stand in one table: they differ in {wrong} {differing or ''}; "
-                "make both with the same base, suite, judge and sampling"
+                "make both with the same base, suite, judge, measures and sampling"
             )
 
 
@@ -102,7 +108,8 @@ def _pyarrow() -> ModuleType:
 
 def write_pictures(parts: Mapping[str, Results], path: Path) -> None:
     """Every picture of every set as a row of a Parquet file: ``method``, ``erased`` (a list), the case's number, prompt
-    and seed, for each kind of label what was asked and, as ``<kind>_seen``, what the judge saw, and the distances."""
+    and seed, for each kind of label what was asked and, as ``<kind>_seen``, what the judge saw, the distance, how many
+    were counted, as ``counts_<name>``, and what was measured."""
     pyarrow, found = _pyarrow(), []
     for method, results in parts.items():
         database = results.database
@@ -114,6 +121,8 @@ def write_pictures(parts: Mapping[str, Results], path: Path) -> None:
             kinds = {}
             for kind in seen:
                 kinds |= {kind: results.labels[number].get(kind), f"{kind}_seen": seen[kind]}
+            counts = {f"counts_{name}": count for name, count in json.loads(row.pop("counts")).items()}
+            row |= counts | json.loads(row.pop("measures"))
             prompt, seed = cases[number]
             case = {"case_number": number, "prompt": prompt, "evaluation_seed": seed}
             found.append({"method": method, "erased": json.loads(row.pop("erased")), **case, **kinds, **row})
@@ -121,16 +130,22 @@ def write_pictures(parts: Mapping[str, Results], path: Path) -> None:
 
 
 def by_size(rows: list[dict]) -> dict[int, dict]:
-    """All pictures of the sets of one size together: the shares with their intervals."""
+    """All pictures of the sets of one size together: the shares with their intervals; of the measures the means."""
     sizes: dict[int, dict] = {}
     for row in {tuple(row["erased_concepts"]): row for row in rows}.values():
-        cell = sizes.setdefault(row["size"], {"sets": 0, "shares": {}})
+        cell = sizes.setdefault(row["size"], {"sets": 0, "shares": {}, "measures": {}})
         cell["sets"] += 1
+        for name, mean in row["measures"].items():
+            cell["measures"].setdefault(name, []).append(mean)
         for name in ("erased", "kept", "cross_domain"):
             before = cell["shares"].get(name, Share(0, 0))
             cell["shares"][name] = Share(before.right + row[name]["right"], before.count + row[name]["count"])
     return {
-        size: {"sets": cell["sets"], **{name: share.as_dict() for name, share in cell["shares"].items()}}
+        size: {
+            "sets": cell["sets"],
+            "measures": {name: statistics.fmean(means) for name, means in cell["measures"].items()},
+            **{name: share.as_dict() for name, share in cell["shares"].items()},
+        }
         for size, cell in sorted(sizes.items())
     }
 
@@ -138,7 +153,8 @@ def by_size(rows: list[dict]) -> dict[int, dict]:
 def as_csv(rows: list[dict]) -> str:
     """A row for each set; of a share its value, the ends of its interval and its count."""
     text, flat = io.StringIO(), [_flat(row) for row in rows]
-    table = csv.DictWriter(text, list(flat[0]), lineterminator="\n")
+    columns = list(dict.fromkeys(column for row in flat for column in row))
+    table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
     table.writerows(flat)
     return text.getvalue()
@@ -147,7 +163,11 @@ def as_csv(rows: list[dict]) -> str:
 def _flat(row: dict) -> dict:
     found = {}
     for key, value in row.items():
-        if isinstance(value, dict):
+        if key == "measures":
+            found |= value
+        elif key in ("counts", "base_counts"):
+            found |= {f"{key}_{name}": count for name, count in value.items()}
+        elif isinstance(value, dict):
             found |= {key: value["value"], **{f"{key}_{part}": value[part] for part in ("low", "high", "count")}}
         else:
             found[key] = " + ".join(value) if isinstance(value, list) else value
@@ -162,21 +182,30 @@ def as_latex(methods: Mapping[str, dict[int, dict]]) -> str:
             return "--"
         return rf"{100 * share['value']:.1f} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
 
+    measures = measured(methods.values())
     lines = [
-        rf"{_escaped(method)} & {size} & {cells['sets']} & "
-        + " & ".join(cell(cells[n]) for n in ("erased", "kept", "cross_domain"))
+        " & ".join(
+            [_escaped(method), str(size), str(cells["sets"]),
+             *(cell(cells[n]) for n in ("erased", "kept", "cross_domain")),
+             *(f"{cells['measures'][n]:.3f}" if n in cells["measures"] else "--" for n in measures)]
+        )
         + r" \\"
         for method, sizes in methods.items()
         for size, cells in sizes.items()
-    ]
-    head = r"method & erased & sets & still seen, \% & kept, \% & other domain, \% \\"
-    return "\n".join(
-        [r"\begin{tabular}{lrrrrr}", r"\toprule", head, r"\midrule", *lines, r"\bottomrule", r"\end{tabular}", ""]
-    )
+    ]  # fmt: skip
+    head = ["method", "erased", "sets", r"still seen, \%", r"kept, \%", r"other domain, \%", *measures]
+    head = " & ".join(name.replace("_", " ") for name in head) + r" \\"
+    begin = rf"\begin{{tabular}}{{l{'r' * (5 + len(measures))}}}"
+    return "\n".join([begin, r"\toprule", head, r"\midrule", *lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def _escaped(text: str) -> str:
     return re.sub(r"([&%$#_{}])", r"\\\1", text)
+
+
+def measured(methods: Iterable[Mapping[int, dict]]) -> list[str]:
+    """Every measure that any size has: the base has none of what is erased."""
+    return list(dict.fromkeys(name for sizes in methods for cells in sizes.values() for name in cells["measures"]))
 
 
 def _curves(sizes: dict[int, dict]) -> dict:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from multierase.evaluation.database import Database
 from multierase.evaluation.metrics import Share, harmonic_mean
@@ -11,8 +13,17 @@ from multierase.evaluation.plans import Erased
 
 COLUMNS = (
     "size", "erased", "kept", "kept_relative", "cross_domain", "ua", "ira", "cra", "harmonic_mean", "distance",
-    "frechet_distance",
+    "frechet_distance", "reference_distance",
 )  # fmt: skip
+
+
+class Picture(NamedTuple):
+    """What was found in one: what the judge saw, the distance to the base's, and by name what was counted, measured."""
+
+    seen: dict[str, str]
+    distance: float | None
+    counts: dict[str, int]
+    measures: dict[str, float]
 
 
 class Results:
@@ -20,7 +31,7 @@ class Results:
 
     def __init__(self, database: Database):
         self.database = database
-        self._seen: dict[Erased, dict[int, tuple[dict[str, str], float | None]]] = {}
+        self._seen: dict[Erased, dict[int, Picture]] = {}
         listed = database.rows("SELECT case_number, labels FROM cases")
         self.labels = {number: json.loads(labels) for number, labels in listed}
         self.moments = [
@@ -28,18 +39,31 @@ class Results:
             for event, erased in database.rows("SELECT event, erased FROM moments ORDER BY position")
         ]
         self.frechet = {
-            tuple(json.loads(erased)): value
-            for erased, value in database.rows("SELECT erased, frechet_distance FROM sets")
+            tuple(json.loads(erased)): distances
+            for erased, *distances in database.rows("SELECT erased, frechet_distance, reference_distance FROM sets")
         }
 
-    def seen(self, erased: Erased) -> dict[int, tuple[dict[str, str], float | None]]:
-        """By case what the judge saw, and the distance to the base's picture."""
+    def seen(self, erased: Erased) -> dict[int, Picture]:
+        """By case what was found in its picture."""
         if erased not in self._seen:  # every row is set against the base's, and the heatmap asks once more
             found = self.database.rows(
-                "SELECT case_number, seen, distance FROM pictures WHERE erased = ?", json.dumps(erased)
+                "SELECT case_number, seen, distance, counts, measures FROM pictures WHERE erased = ? "
+                "ORDER BY case_number",
+                json.dumps(erased),
             )
-            self._seen[erased] = {number: (json.loads(seen), distance) for number, seen, distance in found}
+            self._seen[erased] = {
+                number: Picture(json.loads(seen), distance, json.loads(counts), json.loads(measures))
+                for number, seen, distance, counts, measures in found
+            }
         return self._seen[erased]
+
+    def counts(self, erased: Erased) -> dict[str, int]:
+        """By class how many were counted in all pictures."""
+        found: dict[str, int] = {}
+        for picture in self.seen(erased).values():
+            for name, count in picture.counts.items():
+                found[name] = found.get(name, 0) + count
+        return found
 
     def domains(self, concepts: Sequence[str]) -> set[str]:
         """The kinds of label that have these concepts among their classes."""
@@ -53,14 +77,16 @@ class Results:
         other classes of its domain, the share seen; ``cross_domain``: of every case, the share in which the other
         kinds of label are seen. UnlearnCanvas (arXiv 2402.11846) has these as UA = 1 − erased, IRA = kept, CRA.
         ``kept_relative``: beside the base's own share of the same cases. ``distance``: mean to the base's pictures of
-        what is kept, at equal seeds.
+        what is kept, at equal seeds. ``measures``: by name the mean over what is kept, and with ``_erased`` over the
+        cases that ask for an erased concept. ``counts``, ``base_counts``: what was counted in all pictures.
         """
         here, base = self.seen(erased), self.seen(())
         names, domains = {name.lower() for name in erased}, self.domains(erased)
         sides: dict[str, list[bool]] = {"erased": [], "kept": [], "base": [], "cross_domain": []}
-        distances = []
+        distances, measured = [], {False: [], True: []}
         for number, labels in self.labels.items():
-            seen, distance = here[number]
+            picture = here[number]
+            seen, distance = picture.seen, picture.distance
             gone = any(label.lower() in names for label in labels.values())
             for kind, label in labels.items():
                 if kind not in domains and erased:
@@ -69,11 +95,12 @@ class Results:
                     sides["erased"].append(seen.get(kind) == label)
                 elif not gone:
                     sides["kept"].append(seen.get(kind) == label)
-                    sides["base"].append(base[number][0].get(kind) == label)
+                    sides["base"].append(base[number].seen.get(kind) == label)
+            measured[gone].append(picture.measures)
             if not gone and distance is not None:
                 distances.append(distance)
         shares = {side: Share.of(verdicts) for side, verdicts in sides.items()}
-        relative = shares["kept"].value / shares["base"].value if shares["base"].right else float("nan")
+        relative = shares["kept"].value / shares["base"].value if shares["base"].right else math.nan
         return {
             "erased_concepts": list(erased),
             "size": len(erased),
@@ -84,9 +111,15 @@ class Results:
             "ua": 1 - shares["erased"].value,
             "ira": shares["kept"].value,
             "cra": shares["cross_domain"].value,
-            "harmonic_mean": _harmonic(shares, relative) if erased else float("nan"),
-            "distance": sum(distances) / len(distances) if distances else float("nan"),
-            "frechet_distance": self.frechet.get(erased),
+            "harmonic_mean": _harmonic(shares, relative) if shares["erased"].count else math.nan,
+            "distance": _mean(distances),
+            **dict(
+                zip(("frechet_distance", "reference_distance"), self.frechet.get(erased, (None, None)), strict=True)
+            ),
+            "measures": _means(measured[False])
+            | {f"{key}_erased": mean for key, mean in _means(measured[True]).items()},
+            "counts": self.counts(erased),
+            "base_counts": self.counts(()),
         }
 
     def by_concept(self, erased: Erased) -> dict[str, dict]:
@@ -94,7 +127,7 @@ class Results:
         here, found = self.seen(erased), {}
         for number, labels in self.labels.items():
             for kind, label in labels.items():
-                found.setdefault(label, []).append(here[number][0].get(kind) == label)
+                found.setdefault(label, []).append(here[number].seen.get(kind) == label)
         return {label: Share.of(verdicts).as_dict() for label, verdicts in found.items()}
 
     def rows(self) -> list[dict]:
@@ -103,6 +136,14 @@ class Results:
         return [
             {"event": event, **self.row(erased)} for event, erased in [("base", ()), *self.moments] if erased in done
         ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def _means(pictures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {key: _mean([picture[key] for picture in pictures]) for key in (pictures[0] if pictures else ())}
 
 
 def _harmonic(shares: Mapping[str, Share], relative: float) -> float:

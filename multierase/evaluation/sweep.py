@@ -11,10 +11,10 @@ from tqdm import tqdm
 import multierase
 from multierase.evaluation.baselines import peer_digest
 from multierase.evaluation.database import Database
-from multierase.evaluation.evaluator import Subject
+from multierase.evaluation.evaluator import Subject, reference_digest, reference_of
 from multierase.evaluation.executors import Executor, Processes, judged
 from multierase.evaluation.plans import Erased
-from multierase.evaluation.suites import Suite, load_suite
+from multierase.evaluation.suites import Suite
 from multierase.library import Library
 
 
@@ -34,15 +34,17 @@ def sweep(
     Raises:
         ValueError, FileNotFoundError, KeyError: for anything wrong with suite, library or database, before any picture.
     """
-    suite = load_suite(subject.suite)
-    judge, sampling = suite.load_judge(), subject.sampling(suite)
+    eyes = subject.eyes()
+    suite = eyes.suite
     made_from = ingredients(subject, suite, {erased for _, erased in moments if erased})
+    reference = None if subject.reference is None else reference_of(subject.reference, eyes)
     database = Database(path)
     settings = {
         "base": subject.base, "dtype": subject.dtype, "solve": subject.solve, "keep_weight": subject.keep_weight,
         "keep": [[prompt.prompt, sorted(prompt.concepts)] for prompt in subject.keep], "suite": suite.name,
-        "sampling": {key: value for key, value in asdict(sampling).items() if key != "batch_size"},
-        "judge": judge.name, "version": multierase.__version__,
+        "sampling": {key: value for key, value in asdict(subject.sampling(suite)).items() if key != "batch_size"},
+        **eyes.settings(), "reference": subject.reference and reference_digest(subject.reference),
+        "version": multierase.__version__,
         "method": subject.method if subject.peer is None else f"peer {Path(subject.peer).name}", **made_from,
     }  # fmt: skip
     database.begin(settings, suite, moments)
@@ -51,7 +53,7 @@ def sweep(
     left = [erased for erased in wanted if erased not in done]
     with tqdm(total=len(wanted), initial=len(wanted) - len(left), desc="sets", disable=not progress) as bar:
         for erased, look in judged(executor or Processes(), subject, left):
-            database.add(suite, erased, look)
+            database.add(suite, erased, look, reference)
             bar.update()
     return database
 
@@ -62,9 +64,10 @@ def ingredients(subject: Subject, suite: Suite, sets: set[Erased]) -> dict[str, 
     if subject.method == "increments":
         library = Library(subject.library)
         library.require(names)
+        suite.require_asked(names)
         # The other increments of the library count too: a joint solve keeps what they are about.
         return {"increments": {name: info["sha256"] for name, info in library.infos().items()}}
-    suite.require(names)
+    suite.require_asked(names, every=True)
     if subject.peer is None:
         return {}
     if len(sets) > 1:

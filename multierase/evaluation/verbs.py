@@ -16,10 +16,11 @@ from multierase.evaluation.executors import BaseOnce, Executor, Processes, RayCl
 from multierase.evaluation.page import write_report
 from multierase.evaluation.plans import Sets, plan
 from multierase.evaluation.report import COLUMNS, Results
-from multierase.evaluation.suites import load_suite
 from multierase.evaluation.sweep import ingredients, sweep
 from multierase.library import Library
 from multierase.settings import UsageError
+
+MADE = ("method", "judge", "distance_by", "frechet_by", "measured_by", "reference", "suite", "sampling", "version")
 
 
 def _subject(arguments: Namespace, method: Method) -> Subject:
@@ -30,7 +31,7 @@ def _subject(arguments: Namespace, method: Method) -> Subject:
             name: arguments[name]
             for name in (
                 "library", "suite", "base", "base_config", "device", "dtype", "solve", "keep_weight", "inference_steps",
-                "guidance_scale", "batch_size", "thumbnails",
+                "guidance_scale", "batch_size", "thumbnails", "prompts", "judge", "clip", "lpips", "fid", "reference",
             )
         },
         keep=tuple(listed_in(arguments.keep_file)),
@@ -73,33 +74,42 @@ def run_evaluate(arguments: Namespace) -> dict:
         raise UsageError(f"a database is of one method, given {methods}: evaluate them one by one")
     subjects = {method: _subject(arguments, method) for method in methods}
     for subject in subjects.values():  # all of them, before the first makes pictures
-        ingredients(subject, load_suite(subject.suite), {erased} if erased else set())
-    moments, executor, reports, rows = [("", erased)] if erased else [], BaseOnce(Processes(1)), {}, []
+        ingredients(subject, subject.load_suite(), {erased} if erased else set())
+    moments, executor, reports, found = [("", erased)] if erased else [], BaseOnce(Processes(1)), {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for method, subject in subjects.items():
             path = arguments.database or Path(folder) / f"{method}.db"
             database = sweep(subject, moments, path, executor=executor, progress=True)
             results = Results(database)
-            found, made = results.row(erased), _made(database)
-            reports[method] = {**_finite(found), "by_concept": results.by_concept(erased), **made}
-            rows += [("base", *_shown(results.row(()))[1:])] if not rows else []
-            rows += [(made["method"], *_shown(found)[1:])] if erased else []
+            row, made = results.row(erased), _made(database)
+            reports[method] = {**_finite(row), "by_concept": results.by_concept(erased), **made}
+            found |= {"base": results.row(()), **({made["method"]: row} if erased else {})}
             database.close()
     report = reports[methods[0]] if len(methods) == 1 else {"methods": reports}
     if not arguments.json:
+        rows = [(name, *_shown(row)[1:]) for name, row in found.items()]
         print_table(f"off: {' + '.join(erased) or 'nothing'}; {made['judge']}", ("method", *COLUMNS[1:6]), rows)
+        _print_found(found)
     return report
+
+
+def _print_found(found: dict[str, dict]) -> None:
+    """What was counted and measured by each method, beside the base's."""
+    for key, title in (("counts", "found in all pictures"), ("measures", "means")):
+        if names := list(dict.fromkeys(name for row in found.values() for name in row[key])):
+            table = [(name, *(row[key].get(name, "-") for row in found.values())) for name in names]
+            print_table(title, ("", *found), table)
 
 
 def _made(database: Database) -> dict:
     settings = database.settings()
-    return {key: settings.get(key) for key in ("method", "judge", "suite", "sampling", "version")}
+    return {key: settings.get(key) for key in MADE}
 
 
 def _all_concepts(subject: Subject, sets: Sets) -> list[str]:
     if subject.library is not None:
         return list(Library(subject.library))
-    classes = load_suite(subject.suite).classes()
+    classes = subject.load_suite().classes()
     if sets not in ("list", "order"):
         raise UsageError(f"which --concepts, without a library? suite {subject.suite!r} asks for {classes}")
     return [label for labels in classes.values() for label in labels]

@@ -105,6 +105,8 @@ def test_uce_against_the_equation(emoji, reference):
     np.testing.assert_allclose(edited.numpy(), left @ np.linalg.inv(right), atol=1e-5)
     assert (found - reference).abs().max() > 0.05
     assert torch.equal(pictures(emoji), reference)
+    with UCE(emoji, []).erased("Noto"):  # of a suite without labels
+        assert not np.allclose(uce.parameters[name].detach().numpy(), before, atol=1e-3)
 
 
 @pytest.fixture
@@ -198,7 +200,7 @@ def test_subjects_that_cannot_be(subject, tmp_path):
         with pytest.raises(ValueError, match=message):
             Subject(suite=subject.suite, **options)
     bare = Subject(suite=subject.suite, method="sld-weak", device="cpu")
-    with pytest.raises(ValueError, match="asks for no 'Notto'; did you mean 'Noto'\\?; it has"):
+    with pytest.raises(ValueError, match="asks for none of \\['Notto'\\]; did you mean 'Noto'\\?; it asks for"):
         sweep(bare, [("", ("Notto",))], tmp_path / "a.db")
     peer = dataclasses.replace(bare, method="peer", peer=str(tmp_path))
     with pytest.raises(ValueError, match="one set of concepts off, given 2 sets"):

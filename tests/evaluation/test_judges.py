@@ -42,36 +42,25 @@ def test_the_base_draws_what_it_is_asked_for(emoji):
     assert sum(share.subject for share in shares.values()) / len(shares) >= 0.9
 
 
-def test_clip_is_asked_for_the_nearest_sentence(tmp_path, tokenizer):
-    """A small CLIP of random weights; the answer once more by the model's own forward pass."""
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
-
-    torch.manual_seed(0)
-    tower = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
-    text = dict(tower, vocab_size=len(tokenizer), max_position_embeddings=tokenizer.model_max_length)
-    text |= dict(eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id)
-    config = CLIPConfig(text_config=text, vision_config=dict(tower, image_size=32, patch_size=8), projection_dim=16)
-    CLIPModel(config).save_pretrained(tmp_path / "clip")
-    CLIPProcessor(CLIPImageProcessor(size=32, crop_size=32), tokenizer).save_pretrained(tmp_path / "clip")
+def test_clip_is_asked_for_the_nearest_sentence(tmp_path, clip_folder, pictures):
+    """The answer once more by the model's own forward pass, on files."""
     (tmp_path / "few.csv").write_text(
         "case_number,prompt,evaluation_seed,studio\n0,x,0,Noto\n1,x,0,Twemoji\n2,x,0,Firefox\n"
     )
     (tmp_path / "few.yaml").write_text(
         "prompts: few.csv\nlabels: [studio]\n"
-        f"judge: {{name: clip, model: {tmp_path / 'clip'}, studio: 'a picture by {{label}}'}}\n"
+        f"judge: {{name: clip, model: {clip_folder}, studio: 'a picture by {{label}}'}}\n"
     )
     judge = load_suite(tmp_path / "few.yaml").load_judge()
     assert judge.classes == {"studio": ["Noto", "Twemoji", "Firefox"]} and "sha256" in judge.name
-    images = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    verdict = judge(images)
-    inputs = judge.processor(
-        text=[f"a picture by {label}" for label in judge.classes["studio"]], images=list(images), return_tensors="pt",
-        padding=True, truncation=True, do_rescale=False,
+    verdict = judge(pictures)
+    inputs = judge.clip.processor(
+        text=[f"a picture by {label}" for label in judge.classes["studio"]], images=list((pictures * 255).byte()),
+        return_tensors="pt", padding=True, truncation=True,
     )  # fmt: skip
     with torch.no_grad():
-        logits = judge.model(**inputs).logits_per_image
+        logits = judge.clip.model(**inputs).logits_per_image
     assert verdict.seen["studio"] == [judge.classes["studio"][i] for i in logits.argmax(dim=1).tolist()]
     assert verdict.features.shape == (5, 16)
-    (tmp_path / "few.yaml").write_text("prompts: few.csv\nlabels: [studio]\njudge: {name: clip, model: /no/where}\n")
     with pytest.raises(FileNotFoundError, match="no CLIP model at '/no/where'"):
-        load_suite(tmp_path / "few.yaml").load_judge()
+        load_suite(tmp_path / "few.yaml", judge={"model": "/no/where"}).load_judge()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from multierase.evaluation.metrics import Share, feature_distances, frechet_distance, harmonic_mean
+from multierase.evaluation.metrics import Gaussian, Share, feature_distances, frechet_distance, harmonic_mean
 
 
 def test_frechet_distance_agrees_with_a_plain_rendering():
@@ -12,13 +12,20 @@ def test_frechet_distance_agrees_with_a_plain_rendering():
     a, b = chance.normal(size=(200, 6)), chance.normal(size=(150, 6)) @ np.diag([1, 2, 3, 0.5, 1, 1]) + 0.3
     root = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T)).real
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
-    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(Gaussian.of(a), Gaussian.of(b)) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(Gaussian.of(a), Gaussian.of(a)) == pytest.approx(0, abs=1e-6)
     # two Gaussians in one dimension: (μ1 − μ2)² + (σ1 − σ2)²
     x = np.array([[-1.0], [1.0]] * 50)
-    assert frechet_distance(x, 3 * x + 5) == pytest.approx(25 + 4 * np.var(x, ddof=1), rel=1e-9)
+    assert frechet_distance(Gaussian.of(x), Gaussian.of(3 * x + 5)) == pytest.approx(
+        25 + 4 * np.var(x, ddof=1), rel=1e-9
+    )
+    published = Gaussian.from_covariance(b.mean(0), np.cov(b.T))
+    assert frechet_distance(Gaussian.of(a), published) == pytest.approx(expected, rel=1e-9)
+    few = chance.normal(size=(5, 300))  # Σ of 3 f is 9 Σ of f: 1 + 9 - 2 * 3 times its trace; and 296 eigenvalues are 0
+    thrice = Gaussian.of(3 * few - 3 * few.mean(0) + few.mean(0))
+    assert frechet_distance(Gaussian.of(few), thrice) == pytest.approx(4 * few.var(axis=0, ddof=1).sum(), rel=1e-12)
     with pytest.raises(ValueError, match="two pictures or more"):
-        frechet_distance(a, a[:1])
+        Gaussian.of(a[:1])
 
 
 def test_wilson_intervals_are_those_of_the_quadratic_they_solve():

@@ -45,7 +45,12 @@ def database(tmp_path):
     for erased, studios in SEEN.items():
         pictures = {case.number: _thumbnail(torch.rand(3, 64, 64)) for case in suite.cases}
         seen = {"studio": studios, "subject": ["church", "cat", "cat" if not erased else "dog"]}
-        database.add(suite, erased, Look(seen, chance.normal(size=(3, 5)).astype(np.float32), pictures))
+        look = Look(
+            seen, chance.normal(size=(3, 5)).astype(np.float32), pictures,
+            counts={"FEET_EXPOSED": [0, len(erased), 1], "BELLY_EXPOSED": [0, 0, 0]},
+            measures={"clip_score": [30.0, 20.0 - len(erased), 25.0]},
+        )  # fmt: skip
+        database.add(suite, erased, look)
     return database
 
 
@@ -75,6 +80,27 @@ def test_the_numbers_are_those_counted_by_hand(database):
     table = list(csv.DictReader(io.StringIO(as_csv(list(rows.values())))))
     assert [row["erased_concepts"] for row in table] == ["", "Noto", "Twemoji", "Noto + Twemoji"]
     assert (float(table[1]["erased"]), table[1]["erased_count"]) == (0.5, "2")
+
+
+def test_counts_and_measures_stand_beside_the_bases(database, tmp_path):
+    rows = Results(database).rows()
+    assert [row["counts"]["FEET_EXPOSED"] for row in rows] == [1, 2, 2, 3]
+    assert all(row["base_counts"] == {"FEET_EXPOSED": 1, "BELLY_EXPOSED": 0} for row in rows)
+    assert rows[1]["measures"] == {"clip_score": 25.0, "clip_score_erased": 24.5}  # Noto's two are the first two
+    assert rows[2]["measures"] == {"clip_score": 24.5, "clip_score_erased": 25.0}
+    assert rows[0]["measures"] == {"clip_score": 25.0} and set(rows[3]["measures"]) == {"clip_score_erased"}
+    table = list(csv.DictReader(io.StringIO(as_csv(rows))))
+    assert [row["counts_FEET_EXPOSED"] for row in table] == ["1", "2", "2", "3"]
+    assert [row["clip_score_erased"] for row in table][:2] == ["", "24.5"]
+    assert table[3]["base_counts_FEET_EXPOSED"] == "1"
+    cells = by_size(rows)
+    assert cells[1]["measures"] == {"clip_score": 24.75, "clip_score_erased": 24.75}
+    latex = as_latex({"uce": cells}).splitlines()
+    assert latex[2].endswith(r"other domain, \% & clip score & clip score erased \\")
+    assert latex[4].startswith("uce & 0 & 1 & ") and latex[4].endswith(r"& 25.000 & -- \\")
+    text = write_report([database], tmp_path / "report")[0].read_text()
+    assert "<td>Noto + Twemoji</td><td>3</td><td>0</td><td>3</td>" in text and "<th>feet exposed</th>" in text
+    assert "24.750" in text
 
 
 def test_the_page_needs_no_network_and_shows_every_set(database, tmp_path):
@@ -122,8 +148,11 @@ def test_several_databases_are_one_table(database, tmp_path):
     labels = [f"uce ({names[0]})", f"uce ({names[1]})", "sld-max"]
     table = list(csv.DictReader(io.StringIO(files[1].read_text())))
     assert [row["method"] for row in table] == [label for label in labels for _ in SEEN]
+    assert [row["counts_FEET_EXPOSED"] for row in table] == 3 * ["1", "2", "2", "3"]
     page = files[0].read_text()
-    assert page.count('id="curves') == 3 and page.split('id="methods"')[1].split("</table>")[0].count("sld-max") == 3
+    methods = page.split('id="methods"')[1].split("</table>")[0]
+    assert methods.count("<td>24.750</td><td>24.750</td>") == 3 and page.count('id="counts') == 3
+    assert page.count('id="curves') == 3 and methods.count("sld-max") == 3
     assert files[2].read_text().count(r"sld-max & ") == 3
     rows = pyarrow.parquet.read_table(files[3]).to_pylist()
     assert files[3].name == "pictures.parquet" and len(rows) == 3 * len(SEEN) * 3
@@ -131,6 +160,8 @@ def test_several_databases_are_one_table(database, tmp_path):
     assert (one["prompt"], one["evaluation_seed"], one["studio"], one["studio_seen"]) == (
         "a church by Noto", 0, "Noto", "Fluent"
     )  # fmt: skip
+    assert (one["counts_FEET_EXPOSED"], one["counts_BELLY_EXPOSED"], one["clip_score"]) == (0, 0, 30.0)
+    assert not {"counts", "measures", "seen"} & one.keys()
     assert (one["subject_seen"], one["distance"]) == ("church", Results(database).seen(("Noto",))[0][1])
 
 
@@ -139,6 +170,10 @@ def test_databases_that_cannot_be_compared_and_parquet_without_pyarrow(database,
     other.begin({"judge": "another"}, load_suite(tmp_path / "few.yaml"), [])
     with pytest.raises(ValueError, match="cannot stand in one table: they differ in \\['judge'\\].*'another'"):
         write_report([database, other], tmp_path / "report")
+    measured = Database(tmp_path / "measured.db")
+    measured.begin({**database.settings(), "reference": "coco"}, load_suite(tmp_path / "few.yaml"), [])
+    with pytest.raises(ValueError, match="they differ in \\['reference'\\].*'coco'"):
+        write_report([database, measured], tmp_path / "report")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ValueError, match="pip install 'multierase\\[parquet\\]'"):

@@ -74,7 +74,7 @@ def test_rows_are_what_the_judge_saw_and_no_set_is_judged_twice(subject, tmp_pat
     assert database.done() == {(), *(off for _, off in moments)}
     results, evaluator = Results(database), Evaluator(subject)
     seen = evaluator.look(("Noto",)).seen
-    assert {n: got for n, (got, _) in results.seen(("Noto",)).items()} == {
+    assert {n: picture.seen for n, picture in results.seen(("Noto",)).items()} == {
         n: {kind: names[n] for kind, names in seen.items()} for n in range(3)
     }
     row = results.row(("Noto",))  # by hand, from the pictures
@@ -91,30 +91,39 @@ def test_rows_are_what_the_judge_saw_and_no_set_is_judged_twice(subject, tmp_pat
     assert looked == []
 
 
-def _sweep(subject, path):
-    sweep(
-        subject,
-        plan("subsets", NAMES),
-        path,
-    ).close()
+def _sweep(subject, path, workers):
+    sweep(subject, plan("subsets", NAMES), path, workers=workers).close()
 
 
-def test_killed_three_times_the_rows_are_those_of_an_uninterrupted_sweep(subject, tmp_path):
-    _sweep(subject, tmp_path / "whole.db")
+def test_killed_three_times_the_rows_are_those_of_an_uninterrupted_sweep(subject, whole, tmp_path):
+    """And no worker is left by one that is killed."""
     path, context = tmp_path / "killed.db", multiprocessing.get_context("spawn")
-    for kills in range(3):
-        process = context.Process(target=_sweep, args=(subject, path))
+    for kills, workers in enumerate((2, 1, 1)):
+        process = context.Process(target=_sweep, args=(subject, path, workers))
         process.start()
         deadline = time.monotonic() + 120
         while process.is_alive() and time.monotonic() < deadline and _count(path) < 2 * kills + 1:
             time.sleep(0.01)
+        with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+            children = [pid for pid in map(int, file.read().split()) if b"spawn_main" in _command(pid)]
         os.kill(process.pid, signal.SIGKILL)
         process.join()
+        while any(map(_command, children)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(children) == (workers if workers > 1 else 0) and not any(map(_command, children))
     assert 0 < _count(path) < 8
     threads = torch.get_num_threads()
-    sweep(subject, plan("subsets", NAMES), path, workers=2).close()
+    _sweep(subject, path, 1)
     assert torch.get_num_threads() == threads
-    assert contents(path) == contents(tmp_path / "whole.db")
+    assert contents(path) == contents(whole)
+
+
+def _command(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""
 
 
 def _count(path):
@@ -130,7 +139,7 @@ def _count(path):
 def test_a_set_is_there_whole_or_not_at_all(subject, tmp_path):
     database = sweep(subject, [], tmp_path / "a.db")
     with database.transaction() as connection:  # one picture of it is in the way
-        connection.execute("INSERT INTO pictures VALUES (?, 2, '{}', 0)", (json.dumps(["Noto"]),))
+        connection.execute("INSERT INTO pictures VALUES (?, 2, '{}', 0, '{}', '{}')", (json.dumps(["Noto"]),))
     with pytest.raises(sqlite3.IntegrityError):
         database.add(load_suite(subject.suite), ("Noto",), Look({"studio": ["Noto"] * 3}, database.features(), {}))
     assert database.done() == {()} and database.rows("SELECT count(*) FROM pictures") == [(4,)]
