@@ -62,7 +62,9 @@ def timed(function):
 
 def measure(base: Base, scope: str, folder: Path) -> dict:
     """Two steps of two concepts in ``scope``; then put on and taken off."""
-    settings = EraseSettings(scope=scope, steps=2, batch_size=1, trajectories=1, sampler_steps=3, sampling_batch=1, stop_at=None)
+    settings = EraseSettings(
+        scope=scope, steps=2, batch_size=1, trajectories=1, sampler_steps=3, sampling_batch=1, stop_at=None
+    )
     library = Library(folder / scope, create=True)
     pristine = {name: parameter.detach().clone() for name, parameter in base.unet.named_parameters()}
     report = {"erasures": []}
