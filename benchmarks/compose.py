@@ -94,11 +94,28 @@ def composed(unet: UNet2DConditionModel, library: dict[str, Increment], count: i
         "switch": timed(lambda: composer.set(one), lambda: composer.set(other)),
         "take off": timed(composer.restore_all, lambda: composer.set(one)),
     }
+    if solve == "sum" and all(isinstance(d, Factors) for name in one for d in library[name].deltas.values()):
+        times["the products alone"] = timed(products(unet, [library[name] for name in one]))
     if solve == "joint":
         active = {name: library[name] for name in one}
         times["the solve alone"] = timed(lambda: composer._transfers(active))
     composer.restore_all()
     return {"first contact": [first] * 3, **times}
+
+
+def products(unet: UNet2DConditionModel, increments: list[Increment]) -> Callable[[], None]:
+    """The arithmetic of a set, with its factors stacked beforehand: no composer is faster than this."""
+    parameters = dict(unet.named_parameters())
+    stacked = [
+        (
+            parameters[name].detach().clone(),
+            torch.cat([increment.deltas[name].up for increment in increments], dim=1),
+            torch.cat([increment.deltas[name].down for increment in increments]),
+            torch.empty_like(parameters[name]),
+        )
+        for name in increments[0].deltas
+    ]
+    return lambda: [torch.addmm(weight, up, down, out=out) for weight, up, down, out in stacked]
 
 
 def copied(unet: UNet2DConditionModel, scope: str) -> dict:
@@ -187,7 +204,7 @@ def drift(dtype: torch.dtype, cycles: int, rank: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rank", type=int, default=10, help="of factored increments: 1 MB in half precision")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[10, 4], help="of factored increments")
     parser.add_argument("--cycles", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
@@ -195,7 +212,7 @@ def main() -> None:
     results, unet = Results(args.out, "0/1"), unet_of_cross_attention()
     seconds = {scope: results.get(scope, lambda s=scope: copied(unet, s)) for scope in ("esd-x-strict", "esd-x")}
     kinds = {
-        ("keys and values, factored", "esd-x-strict", args.rank): (1, 10, 100),
+        **{(f"keys and values, rank {rank}", "esd-x-strict", rank): (1, 10, 100) for rank in args.ranks},
         ("keys and values, dense", "esd-x-strict", None): (1, 10),
         ("cross-attention, dense", "esd-x", None): (1, 10),
     }
@@ -208,14 +225,14 @@ def main() -> None:
                 print(key, seconds[key], file=sys.stderr, flush=True)
         del library
     adapted = unet_of_cross_attention()
-    layers = peft_layers(adapted, 20, args.rank)
+    layers = peft_layers(adapted, 20, args.ranks[0])
     for count in (1, 10):
         key = f"keys and values, PEFT, {count}"
         seconds[key] = results.get(key, lambda n=count: peft_composed(layers, n))
         print(key, seconds[key], file=sys.stderr, flush=True)
     drifts = {
         str(dtype).removeprefix("torch."): results.get(
-            f"drift {dtype}", lambda d=dtype: drift(d, args.cycles, args.rank)
+            f"drift {dtype}", lambda d=dtype: drift(d, args.cycles, args.ranks[0])
         )
         for dtype in (torch.float32, torch.float16)
     }
@@ -231,7 +248,7 @@ def main() -> None:
             for what, found in times.items()
         }
     report = {
-        "benchmark": "compose", "rank": args.rank, "threads": args.threads, "cycles": args.cycles,
+        "benchmark": "compose", "ranks": args.ranks, "threads": args.threads, "cycles": args.cycles,
         "numbers are": "median, least, most", "table": table, "drift": drifts,
     }  # fmt: skip
     results.finish(report)

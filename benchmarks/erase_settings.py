@@ -23,6 +23,9 @@ from multierase.evaluation.judges import EmojiJudge
 from multierase.training import EraseSettings
 
 STUDIOS = ("Twemoji", "Fluent", "EmojiOne")
+FREE = {
+    "decouple": False, "known": False, "free_learning_rate": 1e-3, "schedule": "frozen", "steps": 240, "stop_at": -0.9
+}  # fmt: skip
 VARIANTS = {
     "default": {},
     "no early stop": {"stop_at": None},
@@ -30,15 +33,16 @@ VARIANTS = {
     "eta 1": {"eta": 1.0, "stop_at": None},
     "half the rate": {"learning_rate": 5e-2},
     "8 trajectories": {"trajectories": 8},
-    "keep loss": {"keep_weight": 10.0},
+    "no keep loss": {"keep_weight": 0.0},
+    "no keep loss, 60 steps": {"keep_weight": 0.0, "steps": 60},
     "l1": {"regularizer": "l1", "beta": 1e-5},
     "l2": {"regularizer": "l2", "beta": 1e-4},
-    "frozen": {"schedule": "frozen"},
-    "student": {"schedule": "student"},
+    "frozen, 240 steps": {"schedule": "frozen", "steps": 240, "learning_rate": 5e-2},
+    "student, 240 steps": {"schedule": "student", "steps": 240, "learning_rate": 5e-2},
     "bare name alone": {"known": False},
     "esd-x": {"scope": "esd-x"},
-    "plain ESD-x (bare name, free)": {"scope": "esd-x", "decouple": False, "known": False, "free_learning_rate": 1e-3},
-    "plain ESD-x-strict (bare name, free)": {"decouple": False, "known": False, "free_learning_rate": 1e-3},
+    "plain ESD-x (bare name, free)": {**FREE, "scope": "esd-x"},
+    "plain ESD-x-strict (bare name, free)": FREE,
 }
 
 

@@ -55,22 +55,22 @@ OTHER_STUDIOS = {studio: tuple(other for other in EMOJI_STUDIOS if other != stud
 
 # All but ours on latents of their own, as published: the frozen schedule.
 FROZEN = {"schedule": "frozen", "steps": 240, "learning_rate": 5e-2, "stop_at": -0.9}
-FREE = {**FROZEN, "decouple": False, "known": False}
+FREE = {**FROZEN, "decouple": False, "known": False, "keep_weight": 0.0}
 # All are trained on the same sentences with the same guidance, and stop by the same rule where they can, so that they
 # differ in what may change and in the objective alone. "{others}" stands for the other studios' names.
 TRAININGS = {
     "decoupled": {},
-    "decoupled, frozen": {**FROZEN, "keep_weight": 10.0},
+    "decoupled, frozen": FROZEN,
     "ESD-x": {**FREE, "scope": "esd-x", "free_learning_rate": 3e-4},
     "ESD-x-strict": {**FREE, "free_learning_rate": 3e-4},
     "SepME": {
         **FROZEN, "objective": "correlation", "regularizer": "l1", "beta": 1e-6, "stop_at": -0.5, "known": False,
-        "keep": "{others}", "learning_rate": 2e-2, "tolerance": 1e-3,
+        "keep": "{others}", "keep_weight": 0.0, "learning_rate": 2e-2, "tolerance": 1e-3,
     },
     "ESD in SepME's null space": {
-        **FROZEN, "known": False, "keep": "{others}", "learning_rate": 2e-2, "tolerance": 1e-3,
+        **FROZEN, "known": False, "keep": "{others}", "keep_weight": 0.0, "learning_rate": 2e-2, "tolerance": 1e-3,
     },
-    "correlation, decoupled": {**FROZEN, "keep_weight": 10.0, "objective": "correlation", "stop_at": -0.5},
+    "correlation, decoupled": {**FROZEN, "objective": "correlation", "stop_at": -0.5},
 }  # fmt: skip
 # Name: which increments, and how they are put together.
 METHODS = {
