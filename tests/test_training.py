@@ -90,6 +90,7 @@ def test_one_step_agrees_with_a_plain_rendering_of_the_paper(tiny):
         stop_at=None,
         scope="esd-x",
         decouple=False,
+        schedule="frozen",
         eta=1.0,
         free_learning_rate=1e-3,
     )
@@ -144,7 +145,7 @@ def test_early_stop_says_so_and_spends_less(tiny):
 
 
 def test_evaluations_are_counted(tiny):
-    settings = EraseSettings(steps=2, batch_size=3, sampler_steps=5, stop_at=None)
+    settings = EraseSettings(schedule="frozen", steps=2, batch_size=3, sampler_steps=5, stop_at=None)
     erasure = Erasure(tiny, Concept("Noto"), settings)
     stops = torch.cat([erasure.examples.draw(step)[1] for step in range(2)])
     info = erase(tiny, "Noto", settings).info
@@ -355,7 +356,7 @@ def test_the_students_own_empty_prompt_is_asked_where_nothing_keeps_it(tiny, qui
 
 def test_simultaneous_erasures_of_concepts_that_are_blind_to_each_other_are_those_of_one_at_a_time(emoji, quick):
     """SepME's claim (appendix A7): under exact decoupling the losses separate."""
-    settings = dataclasses.replace(quick, known=False, keep_weight=0.0)
+    settings = dataclasses.replace(quick, schedule="frozen", learning_rate=5e-2, known=False, keep_weight=0.0)
     keep = {"Noto": ("Twemoji",), "Twemoji": ("Noto",)}
     blind = [Erasure(emoji, Concept(name), dataclasses.replace(settings, keep=keep[name])) for name in keep]
     for step in range(settings.steps):
@@ -398,7 +399,7 @@ def test_several_losses_are_balanced(tiny, quick):
 @pytest.mark.parametrize("simultaneous", [False, True])
 def test_each_of_several_ends_by_its_own_early_stop_and_resumes(tiny, tmp_path, monkeypatch, simultaneous):
     settings = EraseSettings(
-        steps=200, batch_size=1, sampler_steps=2, sampling_batch=16, learning_rate=2e-3, stop_at=0.3, momentum=0.9
+        schedule="frozen", steps=200, batch_size=1, sampler_steps=2, sampling_batch=16, learning_rate=2e-3, stop_at=0.3
     )
     names = ["Noto", "Twemoji"]
     whole = erase_several(tiny, names, settings, simultaneous=simultaneous)

@@ -28,6 +28,7 @@ class Towers(torch.nn.Module):
         return self.model.text_projection(self.model.text_model(tokens, mask).pooler_output)
 
 
+@pytest.mark.filterwarnings("ignore:.*max_length:UserWarning")  # transformers', of how torchmetrics calls it, once
 def test_clip_score_is_torchmetrics_(clip_folder, pictures):
     clip = Clip.load(str(clip_folder))
     measure = ClipScore(clip)
