@@ -43,7 +43,7 @@ PUBLISHED = EraseSettings(
 )
 PAPER = replace(PUBLISHED, schedule="student", steps=1000)
 LATER = replace(PUBLISHED, schedule="frozen", steps=200)
-POOLED = EraseSettings(stop_at=None, keep_weight=0.0)
+POOLED = EraseSettings(stop_at=None)
 RATES = (1e-2, 5e-2, 1e-1)
 RIDGE = 1e-2  # of the warm start, in units of the tokens' mean variance
 

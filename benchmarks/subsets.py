@@ -54,12 +54,13 @@ FAMILIES = (("Fluent", "Fluent Flat", "Fluent High Contrast"), ("EmojiOne", "Emo
 OTHER_STUDIOS = {studio: tuple(other for other in EMOJI_STUDIOS if other != studio) for studio in EMOJI_STUDIOS}
 
 # All but ours on latents of their own, as published: the frozen schedule.
-FROZEN = {"schedule": "frozen", "steps": 240, "learning_rate": 5e-2, "stop_at": -0.9}
+FROZEN = {"schedule": "frozen", "steps": 240, "learning_rate": 5e-2, "stop_at": -0.9, "keep_weight": 10.0}
 FREE = {**FROZEN, "decouple": False, "known": False, "keep_weight": 0.0}
 # All are trained on the same sentences with the same guidance, and stop by the same rule where they can, so that they
 # differ in what may change and in the objective alone. "{others}" stands for the other studios' names.
 TRAININGS = {
     "decoupled": {},
+    "decoupled, keep loss": {"keep_weight": 10.0, "steps": 30},
     "decoupled, frozen": FROZEN,
     "ESD-x": {**FREE, "scope": "esd-x", "free_learning_rate": 3e-4},
     "ESD-x-strict": {**FREE, "free_learning_rate": 3e-4},
@@ -76,6 +77,7 @@ TRAININGS = {
 METHODS = {
     "decoupled, sum": ("decoupled", "sum"),
     "decoupled, joint": ("decoupled", "joint"),
+    "decoupled, keep loss, joint": ("decoupled, keep loss", "joint"),
     "decoupled, frozen, sum": ("decoupled, frozen", "sum"),
     "decoupled, frozen, joint": ("decoupled, frozen", "joint"),
     "decoupled, project": ("decoupled", "project"),

@@ -57,7 +57,7 @@ class EraseSettings:
     schedule: Literal["pooled", "frozen", "student"] = "pooled"
     trajectories: int = 16
     eta: float = 3.0
-    steps: int = 30
+    steps: int = 60
     batch_size: int = 4
     learning_rate: float = 1e-1
     free_learning_rate: float | None = None
@@ -72,7 +72,7 @@ class EraseSettings:
     beta: float = 1e-6
     decouple: bool = True
     keep: tuple[str, ...] = ()
-    keep_weight: float = 10.0
+    keep_weight: float = 0.0
     known: bool = True
     tolerance: float = 0.05
     ridge: float = 1e-3
