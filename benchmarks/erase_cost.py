@@ -149,20 +149,24 @@ def main() -> None:
     if args.time:
         return
 
-    def one(name: str, rate: float, studio: str, seed: int) -> dict:
+    def one(name: str, rate: float, studio: str, seed: int) -> dict | None:
+        key, method = f"{name}/{rate}/{studio}/{seed}", with_rate(METHODS[name], rate, seed)
+        if args.report:
+            return results.done.get(key)
         before = results.get(f"base/{studio}/{seed}", lambda: judged(base, judge, studio, seed))
-        method = with_rate(METHODS[name], rate, seed)
-        return results.get(f"{name}/{rate}/{studio}/{seed}", lambda: measure(base, judge, studio, method, before))
+        return results.get(key, lambda: measure(base, judge, studio, method, before))
 
     table, tuning = {}, {}
     for name in args.methods[index::shards]:
         method, best = METHODS[name], METHODS[name].rates[0]
         if len(method.rates) > 1:
-            tried = {rate: one(name, rate, TUNED_ON, args.seeds) for rate in method.rates}
+            tried = {rate: run for rate in method.rates if (run := one(name, rate, TUNED_ON, args.seeds))}
             best = max(tried, key=lambda rate: tried[rate]["harmonic_mean"])
             tuning[name] = {rate: round(run["harmonic_mean"], 4) for rate, run in tried.items()}
         cases = itertools.product(range(min(args.seeds, method.seeds)), STUDIOS)
-        runs = [one(name, best, studio, seed) for seed, studio in cases]
+        runs = [run for seed, studio in cases if (run := one(name, best, studio, seed))]
+        if not runs:
+            continue
         table[name] = {"learning_rate": best, "runs": len(runs)} | {
             key: spread([run[key] for run in runs]) for key in runs[0]
         }
