@@ -72,7 +72,8 @@ def test_a_node_that_is_killed_costs_no_set(subject, whole, cluster, crew, tmp_p
         lambda number: cluster.remove_node(node, allow_graceful=False) if number == 1 else None,
     )
     sweep(here, MOMENTS, tmp_path / "ray.db", executor=killing).close()
-    assert len(crew) == 1 and crew[0] is not None
+    # One set was lost; so may be a worker that was to start on the node before it was known to be dead.
+    assert crew[0] is not None and not any(crew[1:])
     found, expected = contents(tmp_path / "ray.db"), contents(whole)
     del found["settings"], expected["settings"]  # they name the CLIP by the path that was given
     assert found == expected
