@@ -182,12 +182,13 @@ def test_every_method_has_the_bases_own_pictures_where_nothing_is_off(subject, t
         if method == "uce":
             database = sweep(own, [("", ("Noto",))], tmp_path / "uce.db", executor=once)
             assert database.settings()["method"] == "uce" and database.done() == {(), ("Noto",)}
-            assert np.array_equal(database.features(), looks["uce"][()])
+            # Not to the bit: a sweep works in one thread, this process in as many as there are.
+            np.testing.assert_allclose(database.features(), looks["uce"][()], rtol=1e-3, atol=1e-4)
     for a, b in itertools.pairwise(looks.values()):
         assert np.array_equal(a[()], b[()])
     assert np.array_equal(looks["peer"][()], looks["peer"][("Noto",)])  # this peer has erased nothing
     assert all(not np.array_equal(looks[m][()], looks[m][("Noto",)]) for m in looks if m != "peer")
-    assert np.array_equal(once.base.features, looks["uce"][()])
+    assert np.array_equal(once.base.features, database.features())
 
 
 def test_subjects_that_cannot_be(subject, tmp_path):
