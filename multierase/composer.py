@@ -83,6 +83,7 @@ class Composer:
         self._fingerprints: dict[str, Fingerprint] = {}  # of one parameter each: they take longer than composing
         self._off: dict[str, float] = {}
         self._passed_over: set[str] = set()
+        self._everything: tuple[tuple[str, ...], torch.Tensor] | None = None  # names, Gram matrix of all their tokens
 
     @property
     def off(self) -> Mapping[str, float]:
@@ -182,16 +183,29 @@ class Composer:
         if not own:
             return {}
         factors = {name: self._own(increment) for name, increment in own.items()}
-        kept = [
-            factor.double() for name in sorted(self.increments) if name not in active for factor in self._kept(name)
-        ]
-        every = torch.cat(kept, dim=1) if kept else None
-        lists = [] if every is None else [every @ every.T]
+        lists = self._others(active)
         if self.keep is not None:
             lists.append(self.keep.gram(active))
         if self.solve == "project":
             return projecting_transfers(factors, lists, tolerance=self.tolerance)
         return joint_transfers(factors, lists, keep_weight=self.keep_weight, ridge=self.ridge)
+
+    def _others(self, active: Mapping[str, Increment]) -> list[torch.Tensor]:
+        """The Gram matrix of the tokens of all increments that are not off, if there are any. A library may hold many
+        more than are off, and a switch has no time to go through them: the sum over all is kept, and that over those
+        that are off taken from it, wherever that is less work. Which it is follows from the two sets, so that the bits
+        do too."""
+        names = tuple(sorted(self.increments))
+        kept = {name: self._kept(name) for name in names if name not in active}
+        erased = {name: [] if increment.gram is None else [increment.gram] for name, increment in active.items()}
+        on, off = ([factor for found in side.values() for factor in found] for side in (kept, erased))
+        if not on:
+            return []
+        if len(on) <= len(off):
+            return [_gram(on)]
+        if self._everything is None or self._everything[0] != names:
+            self._everything = names, _gram([factor for name in names for factor in (kept | erased)[name]])
+        return [self._everything[1] - _gram(off)]
 
     def _kept(self, name: str) -> list[torch.Tensor]:
         """The Gram factor of an increment that is not off; none of one that could not be put on this base anyway."""
@@ -272,3 +286,9 @@ class Composer:
             return start
         up, down = (torch.cat(parts, dim).to(start.device) for parts, dim in ((ups, 1), (downs, 0)))
         return torch.addmm(start, up, down, out=out)
+
+
+def _gram(factors: list[torch.Tensor]) -> torch.Tensor:
+    """``Σ F Fᵀ`` ``(d, d)`` of ``(d, r)`` factors, float64."""
+    every = torch.cat(factors, dim=1).double()
+    return every @ every.T

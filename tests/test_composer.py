@@ -200,7 +200,8 @@ def stacked(increment, names):
     return torch.cat([increment.dense(name) for name in names]).double()
 
 
-def test_joint_is_the_least_squares_solution(tiny):
+@pytest.mark.parametrize("strengths", [{"dali": 1.0, "van gogh": -0.5}, {"dali": 1.0}])
+def test_joint_is_the_least_squares_solution(tiny, strengths):
     """Against the stacked system, solved by lstsq: own tokens move as their increments move them, kept ones stay."""
     increments = {n: i for n, i in increments_of(tiny.unet).items() if n != "nudity"}
     keep = KeepList.of(
@@ -208,7 +209,6 @@ def test_joint_is_the_least_squares_solution(tiny):
     )
     base = snapshot(tiny.unet)
     composer = Composer(tiny.unet, increments, solve="joint", keep=keep, keep_weight=3.0, ridge=0.01)
-    strengths = {"dali": 1.0, "van gogh": -0.5}
     composer.set(strengths)
     names = [name for name, _ in tiny.unet.named_parameters() if reads_text(name)]
 
@@ -217,7 +217,8 @@ def test_joint_is_the_least_squares_solution(tiny):
 
     kept = torch.cat([tiny.text([""]), tiny.text(["a dog"])]).flatten(0, 1)  # nothing about an erased concept
     systems, targets = [0.1 * torch.eye(tiny.unet.config.cross_attention_dim).double()], []
-    systems += [scaled(kept, 2 * 3.0 / 2), scaled(increments["monet"].gram.T, 2 * 3.0 / 2)]  # two concepts, two lists
+    others = torch.cat([increments[name].gram.T for name in sorted(increments.keys() - strengths.keys())])
+    systems += [scaled(rows, len(strengths) * 3.0 / 2) for rows in (kept, others)]  # two lists
     targets = [torch.zeros(sum(map(len, systems)), len(stacked(increments["dali"], names))).double()]
     for concept, strength in strengths.items():
         tokens = scaled(increments[concept].gram.T)
