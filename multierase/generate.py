@@ -35,12 +35,23 @@ class SamplingSettings:
             raise ValueError("sampling settings: inference_steps and batch_size must be 1 or more")
 
 
+Encoded = tuple[torch.Tensor, torch.Tensor | None]  # (n, l, d) of the prompts, and of the empty one for guidance
+
+
+def encode(base: Base, prompts: Sequence[str], settings: SamplingSettings) -> Encoded:
+    """Prompts as the pipeline itself encodes them, for ``generate``: to the bit, where its batches are these."""
+    with torch.no_grad():
+        text, empty = base.pipeline.encode_prompt(list(prompts), base.device, 1, settings.guidance_scale > 1)
+    return text, empty
+
+
 def generate(
     base: Base,
     prompts: Sequence[str],
     seeds: Sequence[int],
     settings: SamplingSettings | None = None,
     *,
+    encoded: Encoded | None = None,
     progress: bool = False,
 ) -> torch.Tensor:
     """One picture for each prompt and seed, as plain diffusers would make it.
@@ -49,6 +60,7 @@ def generate(
 
     Args:
         prompts, seeds: of equal length.
+        encoded: the prompts by ``encode``, where they are asked for again and again.
 
     Returns:
         ``(n, 3, height, width)`` float32 in [0, 1], on the CPU.
@@ -62,9 +74,13 @@ def generate(
     with tqdm(total=len(prompts), desc="pictures", disable=not progress) as bar:
         for start in range(0, len(prompts), settings.batch_size):
             part = slice(start, start + settings.batch_size)
+            text = {"prompt": list(prompts[part])}
+            if encoded is not None:
+                names = ("prompt_embeds", "negative_prompt_embeds")
+                text = {name: e[part] for name, e in zip(names, encoded, strict=True) if e is not None}
             batches.append(
                 base.pipeline(
-                    list(prompts[part]),
+                    **text,
                     num_inference_steps=settings.inference_steps,
                     guidance_scale=settings.guidance_scale,
                     generator=[torch.Generator().manual_seed(seed) for seed in seeds[part]],

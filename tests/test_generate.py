@@ -2,7 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
-from multierase.generate import SamplingSettings, contact_sheet, generate, save_picture
+from multierase.generate import SamplingSettings, contact_sheet, encode, generate, save_picture
 
 
 def test_a_picture_depends_on_its_own_prompt_and_seed_alone(emoji):
@@ -21,6 +21,16 @@ def test_it_is_what_plain_diffusers_makes(emoji):
         output_type="pt",
     ).images  # fmt: skip
     torch.testing.assert_close(ours, theirs.float(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("guidance_scale", [3.0, 1.0])
+def test_prompts_encoded_before_give_the_same_bits(emoji, guidance_scale):
+    settings = SamplingSettings(inference_steps=2, guidance_scale=guidance_scale, batch_size=2)
+    prompts = ["a church by Noto", "a cat"]
+    encoded = encode(emoji, prompts, settings)
+    assert torch.equal(
+        generate(emoji, prompts, [5, 6], settings, encoded=encoded), generate(emoji, prompts, [5, 6], settings)
+    )
 
 
 def test_empty_prompt_is_a_prompt(emoji):

@@ -147,6 +147,16 @@ def test_the_bases_features_are_read_once(subject, tmp_path):
     assert database.features() is database.features() and database.features().shape == (3, 192)
 
 
+def test_prompts_are_encoded_once(subject):
+    evaluator, calls = Evaluator(dataclasses.replace(subject, batch_size=2)), []
+    evaluator.base.pipeline.text_encoder.register_forward_pre_hook(lambda *_: calls.append(1))
+    first = evaluator.look(())
+    once = len(calls)
+    again = evaluator.look(())
+    assert once > 0 and len(calls) == once
+    np.testing.assert_array_equal(again.features, first.features)
+
+
 def test_pictures_to_show_are_of_every_class_first(subject):
     assert Evaluator(dataclasses.replace(subject, thumbnails=2)).shown == {0, 1}
     evaluator = Evaluator(subject)
