@@ -96,7 +96,7 @@ def test_compressing_loses_no_more_than_it_says_and_takes_the_least_room_for_it(
     deltas = {name: f if name in factored else f.dense() for name, f in factors.items()}
     whole = Increment(deltas, Fingerprint.of("base", frozen), {"concept": "c"}, torch.randn(10, 4, generator=generator))
     small = whole.compressed(error)
-    lost = sum((whole.dense(n) - small.dense(n)).square().sum() for n in deltas) ** 0.5 / whole.norm()
+    lost = sum((whole.dense(n) - small.dense(n)).square().sum() for n in whole.deltas) ** 0.5 / whole.norm()
     assert small.info["compression"]["error"] == pytest.approx(lost.item(), rel=1e-3)
     assert 0.5 * error < lost <= error
     ranks = {name: delta.up.shape[1] for name, delta in small.deltas.items()}
@@ -105,34 +105,34 @@ def test_compressing_loses_no_more_than_it_says_and_takes_the_least_room_for_it(
     assert "compression" not in (0.3 * small).info and "compression" not in small.densified().info
 
 
-def test_keys_and_values_are_compressed_together_and_share_what_reads_the_text():
+def of_keys_and_values():
+    """Of four layers, twelve directions of 24, less and less of each."""
     generator = torch.Generator().manual_seed(0)
     names = [f"block.{i}.attn2.to_{which}.weight" for i in range(4) for which in "kv"]
     frozen = {name: torch.randn(40, 24, generator=generator) for name in names}
     basis = torch.randn(12, 24, generator=generator) * torch.logspace(0, -3, 12)[:, None]
     deltas = {name: torch.randn(40, 12, generator=generator) @ basis for name in names}
-    whole = Increment(deltas, Fingerprint.of("base", frozen), {"concept": "c"})
+    return Increment(deltas, Fingerprint.of("base", frozen), {"concept": "c"})
+
+
+def test_keys_and_values_are_compressed_together_and_share_what_reads_the_text():
+    whole = of_keys_and_values()
     small = whole.compressed(0.05)
     downs = {id(delta.down) for delta in small.deltas.values()}
     assert len(downs) == 1
     # Eckart-Young: no other basis of that many directions loses less of the stacked matrix
     rank = next(iter(small.deltas.values())).down.shape[0]
-    scales = torch.linalg.svdvals(torch.cat(list(deltas.values())).double())
+    scales = torch.linalg.svdvals(torch.cat(list(whole.deltas.values())).double())
     least = lambda rank: (scales[rank:].square().sum() / scales.square().sum()).sqrt().item()  # noqa: E731
     assert least(rank) <= 0.05 < least(rank - 1)
     assert small.info["compression"]["error"] == pytest.approx(least(rank), abs=1e-3)
 
 
 def test_int8_factors_are_whole_numbers_within_the_stated_error():
-    generator = torch.Generator().manual_seed(0)
-    names = [f"block.{i}.attn2.to_{which}.weight" for i in range(4) for which in "kv"]
-    frozen = {name: torch.randn(40, 24, generator=generator) for name in names}
-    basis = torch.randn(12, 24, generator=generator) * torch.logspace(0, -3, 12)[:, None]
-    deltas = {name: torch.randn(40, 12, generator=generator) @ basis for name in names}
-    whole = Increment(deltas, Fingerprint.of("base", frozen), {"concept": "c"})
+    whole = of_keys_and_values()
     for error in (0.3, 0.05, 0.02):
         small = whole.compressed(error, torch.int8)
-        lost = sum((whole.dense(n) - small.dense(n)).square().sum() for n in deltas) ** 0.5 / whole.norm()
+        lost = sum((whole.dense(n) - small.dense(n)).square().sum() for n in whole.deltas) ** 0.5 / whole.norm()
         assert 0 < lost <= error and small.info["compression"]["error"] == pytest.approx(lost.item(), rel=1e-3)
         for delta in small.deltas.values():
             assert torch.equal(delta.up, delta.up.to(torch.int8).float()) and delta.up.abs().max() <= 127

@@ -40,7 +40,9 @@ class Database:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self._of_base: dict[str, np.ndarray] = {}  # read once: every set is set against it
+        # Of the base, read and made once: every set is set against them.
+        self._features: dict[str, np.ndarray] = {}
+        self._gaussians: dict[str, Gaussian] = {}
         try:
             self._connection = sqlite3.connect(self.path, isolation_level=None)
             self._connection.execute("PRAGMA synchronous = FULL")
@@ -100,12 +102,12 @@ class Database:
     def features(self, column: Literal["features", "frechet_features"] = "features") -> np.ndarray | None:
         """``(n, f)`` of the base's own pictures, in the order of the case numbers; ``None`` before they are made, and
         where the judge has none."""
-        if column not in self._of_base:
+        if column not in self._features:
             blobs = [blob for (blob,) in self.rows(f"SELECT {column} FROM cases ORDER BY case_number")]
             if None in blobs:
                 return None
-            self._of_base[column] = np.stack([np.frombuffer(blob, np.float32) for blob in blobs])
-        return self._of_base[column]
+            self._features[column] = np.stack([np.frombuffer(blob, np.float32) for blob in blobs])
+        return self._features[column]
 
     def add(self, suite: Suite, erased: Erased, look: Look, reference: Gaussian | None = None) -> None:
         """One set's pictures; the base's own, where none is erased, are what the others are set against; and real
@@ -140,7 +142,9 @@ class Database:
         if features is None or not (erased or reference):
             return None, None
         here = Gaussian.of(features)
-        distances = (Gaussian.of(self.features(column)) if erased else None, reference)
+        if erased and column not in self._gaussians:
+            self._gaussians[column] = Gaussian.of(self.features(column))
+        distances = (self._gaussians[column] if erased else None, reference)
         return tuple(None if there is None else round(frechet_distance(here, there), 6) for there in distances)
 
 
