@@ -47,20 +47,19 @@ def unet_of_cross_attention(dtype: torch.dtype = torch.float32) -> UNet2DConditi
 
 
 def increments(unet: UNet2DConditionModel, scope: str, count: int, rank: int | None) -> dict[str, Increment]:
-    """Of random numbers; dense where ``rank`` is ``None``."""
+    """Of random numbers, dense where ``rank`` is ``None``; factors share the one that reads the text, as they do in the
+    files."""
     parameters = dict(unet.named_parameters())
     touched = {name: parameters[name].detach() for name in touched_parameters(unet, scope)}
     fingerprint, generator = Fingerprint.of("random", touched), torch.Generator().manual_seed(1)
 
     def one() -> Increment:
+        down = None if rank is None else torch.randn(rank, 768, generator=generator)
+
         def delta(shape):
-            if rank is None or len(shape) < 2:
+            if down is None:
                 return SCALE * torch.randn(shape, generator=generator)
-            up, down = (
-                torch.randn(shape[0], rank, generator=generator),
-                torch.randn(rank, shape[1], generator=generator),
-            )
-            return Factors(SCALE * up, down)
+            return Factors(SCALE * torch.randn(shape[0], rank, generator=generator), down)
 
         gram = torch.randn(768, TOKENS, generator=generator)
         return Increment({name: delta(weight.shape) for name, weight in touched.items()}, fingerprint, gram=gram)

@@ -127,9 +127,10 @@ class Composer:
         # A solve depends on the whole set: one concept's coming or going moves what the others do.
         moving = {**active, **leaving} if self.solve != "sum" else {n: active.get(n) or leaving[n] for n in changed}
         touched = {parameter for increment in moving.values() for parameter in increment.deltas}
+        changes = _Changes(active, wanted, transfers)
         with torch.no_grad():
             for parameter in sorted(touched):
-                self._rebuild(parameter, active, wanted, transfers)
+                self._rebuild(parameter, changes)
         self._off = wanted
 
     def deviations(self) -> dict[str, float]:
@@ -138,11 +139,11 @@ class Composer:
         without keys and values, or without a Gram matrix, have none."""
         active = {name: self._increment(name) for name in self.off}
         factors = {name: increment.gram for name, increment in active.items() if increment.gram is not None}
-        transfers = self._transfers(active)
+        changes = _Changes(active, self._off, self._transfers(active))
         off, alone = dict.fromkeys(factors, 0.0), dict.fromkeys(factors, 0.0)
         for parameter in sorted({p for increment in active.values() for p in filter(reads_text, increment.deltas)}):
             nothing = torch.zeros(self._parameters[parameter].shape)
-            total = self._added(nothing, parameter, active, self._off, transfers)
+            total = changes.added(nothing, parameter)
             for name, factor in factors.items():
                 if (delta := active[name].deltas.get(parameter)) is not None:
                     own = self._off[name] * times(delta, factor)
@@ -248,44 +249,47 @@ class Composer:
             self._checked[name] = increment
         return self._checked[name]
 
-    def _rebuild(
-        self,
-        name: str,
-        active: Mapping[str, Increment],
-        strengths: Mapping[str, float],
-        transfers: Mapping[str, Transfer],
-    ) -> None:
+    def _rebuild(self, name: str, changes: _Changes) -> None:
         parameter = self._parameters[name]
         pristine = self._pristine.setdefault(name, parameter.detach().clone())
         # Straight into the weight, where nothing has to be rounded.
         out = parameter if parameter.dtype == torch.float32 else None
-        parameter.copy_(self._added(pristine.float(), name, active, strengths, transfers, out))
+        parameter.copy_(changes.added(pristine.float(), name, out))
 
-    def _added(
-        self,
-        start: torch.Tensor,
-        parameter: str,
-        active: Mapping[str, Increment],
-        strengths: Mapping[str, float],
-        transfers: Mapping[str, Transfer],
-        out: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """``start + Σ s_i Δ_i T_i`` of one parameter in float32; ``start`` stays as it is. Factors, which are most of
+
+class _Changes:
+    """``Σ s_i Δ_i T_i`` of a set of concepts, one parameter after another. Keys and values share the factor that reads
+    the text, in most files: what is done to it is done once."""
+
+    def __init__(
+        self, active: Mapping[str, Increment], strengths: Mapping[str, float], transfers: Mapping[str, Transfer]
+    ):
+        self.active, self.strengths, self.transfers = active, strengths, transfers
+        self._stacked: dict[tuple, torch.Tensor] = {}
+
+    def added(self, start: torch.Tensor, parameter: str, out: torch.Tensor | None = None) -> torch.Tensor:
+        """``start`` and the changes of this parameter, in float32; ``start`` stays as it is. Factors, which are most of
         what there is, are stacked and multiplied once: so the weights are gone through once, however many concepts.
         ``out``: where such a product may be written."""
-        ups, downs = [], []
-        for concept, increment in active.items():
+        factors = {}
+        for concept, increment in self.active.items():
             delta = increment.deltas.get(parameter)
-            through = transfers.get(concept) if reads_text(parameter) else None
             if isinstance(delta, Factors):
-                ups.append(delta.up)
-                downs.append(strengths[concept] * (through(delta.down) if through else delta.down))
+                factors[concept] = delta
             elif delta is not None:
-                start = start + (strengths[concept] * (through(delta) if through else delta)).to(start.device)
-        if not ups:
+                start = start + self._moved(concept, parameter, delta).to(start.device)
+        if not factors:
             return start
-        up, down = (torch.cat(parts, dim).to(start.device) for parts, dim in ((ups, 1), (downs, 0)))
-        return torch.addmm(start, up, down, out=out)
+        key = (reads_text(parameter), *((concept, id(delta.down)) for concept, delta in factors.items()))
+        if key not in self._stacked:
+            rows = [self._moved(concept, parameter, delta.down) for concept, delta in factors.items()]
+            self._stacked[key] = torch.cat(rows).to(start.device)
+        up = torch.cat([delta.up for delta in factors.values()], dim=1).to(start.device)
+        return torch.addmm(start, up, self._stacked[key], out=out)
+
+    def _moved(self, concept: str, parameter: str, rows: torch.Tensor) -> torch.Tensor:
+        through = self.transfers.get(concept) if reads_text(parameter) else None
+        return self.strengths[concept] * (through(rows) if through else rows)
 
 
 def _gram(factors: list[torch.Tensor]) -> torch.Tensor:
