@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -122,6 +123,10 @@ def _resnet50(path: Path, device: str | torch.device) -> tuple[Network, str]:
     if not path.is_file():
         raise FileNotFoundError(f"judge imagenet: no weights {path}; give the state dict of torchvision's ResNet-50")
     try:
+        weights = torch.load(path, "cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"judge imagenet: {path} holds no weights that can be read safely: {error}") from error
+    try:
         from torchvision.models import resnet50
     except ImportError as error:
         raise ValueError(
@@ -129,7 +134,10 @@ def _resnet50(path: Path, device: str | torch.device) -> tuple[Network, str]:
             "that belongs to your torch, or leave out weights"
         ) from error
     network = resnet50(weights=None)
-    network.load_state_dict(torch.load(path, weights_only=True))
+    try:
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"judge imagenet: {path} is not the state dict of torchvision's ResNet-50: {error}") from error
     head, network.fc = network.fc.requires_grad_(False).to(device), torch.nn.Identity()
     network.eval().requires_grad_(False).to(device)
 

@@ -94,7 +94,10 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
         imagenet_judge(weights=str(tmp_path / "resnet50.pth"))
     with pytest.raises(ValueError, match="both weights 'a' and model 'b'"):
         imagenet_judge(weights="a", model="b")
-    (tmp_path / "resnet50.pth").write_bytes(b"")
+    (tmp_path / "resnet50.pth").write_bytes(b"none")
+    with pytest.raises(ValueError, match=r"resnet50\.pth holds no weights that can be read safely"):
+        imagenet_judge(weights=str(tmp_path / "resnet50.pth"))
+    torch.save({}, tmp_path / "resnet50.pth")
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
     with pytest.raises(ValueError, match="torchvision is not installed"):
         imagenet_judge(weights=str(tmp_path / "resnet50.pth"))
