@@ -6,7 +6,8 @@
 studio by default. (a) The sweep on two cores is killed three times on its way, and started again with the same command;
 its rows are set against those of a sweep that was not interrupted, from which its seconds are. (b) The share of a
 worker's time in which it puts concepts on the U-Net and takes them off again, over ``--sample`` sets. (c) Those sets on
-a Ray cluster of this machine, with one worker and with two of one core each: the rate, and the same rows.
+a Ray cluster of this machine, with one worker and with two of one core each: the rate, and the same rows. (d) Eight of
+those sets by a compiled U-Net and by a plain one, in turn: after how many sets does compiling pay?
 
 ``--kills 0`` leaves (a)'s killed sweep out, ``--sets single`` and the like make it a trial. Databases stay in
 ``--work``: an interrupted benchmark goes on, and a finished one is not measured again until they are removed.
@@ -21,6 +22,7 @@ import json
 import os
 import signal
 import sqlite3
+import statistics
 import subprocess
 import sys
 import time
@@ -125,6 +127,25 @@ def composing(subject: Subject, sample: list) -> dict:
     return {"sets": len(sample), "seconds": total, "composing": sum(seconds), "share": sum(seconds) / total}
 
 
+def compiled(subject: Subject, sample: list) -> dict:
+    """(d): seconds of a set, in one process; ``first``: of the first, which is also when it is compiled."""
+    evaluators = {name: Evaluator(subject) for name in ("plain", "compiled")}
+    evaluators["compiled"].base.unet.compile()
+    seconds = {name: [] for name in evaluators}
+    for erased in [sample[0], *sample[:: max(1, len(sample) // 8)][:8]]:
+        for name, evaluator in evaluators.items():
+            before = time.monotonic()
+            evaluator.look(erased)
+            seconds[name].append(time.monotonic() - before)
+    first = {name: taken[0] for name, taken in seconds.items()}
+    ratios = [b / a for a, b in zip(seconds["plain"][1:], seconds["compiled"][1:], strict=True)]
+    saved = statistics.median(seconds["plain"][1:]) - statistics.median(seconds["compiled"][1:])
+    return {
+        "first": first, "ratios": sorted(ratios), "ratio": statistics.median(ratios),
+        "pays_after_sets": (first["compiled"] - first["plain"]) / saved if saved > 0 else None,
+    }  # fmt: skip
+
+
 class Clocked:
     """An executor, and when each of its looks came."""
 
@@ -180,6 +201,7 @@ def main() -> None:
         "benchmark": "sweep", "suite": suite, "sets": args.sets, "increments": list(Library(args.library)),
         "inference_steps": args.inference_steps,
         "composing": results.get("composing", lambda: composing(subject, sample)),
+        "compiled": results.get("compiled", lambda: compiled(subject, sample)),
         "ray": results.get("ray", lambda: on_ray(subject, sample, args.work)),
         "whole": results.get("whole", lambda: {"seconds": timed_run(args, suite, whole)}),
     }  # fmt: skip
