@@ -59,6 +59,7 @@ class Method:
 METHODS = {
     **{f"pooled, {steps} steps": Method(replace(POOLED, steps=steps)) for steps in (15, 30, 60)},
     "pooled, stop at -1, up to 60 steps": Method(EraseSettings()),
+    "pooled, stop at -1, as by default": Method(EraseSettings(), (EraseSettings().learning_rate,)),
     "pooled, keep loss, 30 steps": Method(replace(POOLED, steps=30, keep_weight=10.0)),
     **{f"pooled, warm, {steps} steps": Method(replace(POOLED, steps=steps), warm=True) for steps in (5, 15, 30)},
     "pooled, warm, keep loss, 15 steps": Method(replace(POOLED, steps=15, keep_weight=10.0), warm=True),
