@@ -27,7 +27,7 @@ from multierase.generate import Encoded, SamplingSettings, encode, generate, to_
 from multierase.increments import suggest
 from multierase.library import Library
 
-KEPT_PROMPTS = 2000  # encoded, for the sets to come: half a GiB at Stable Diffusion 1's size
+KEPT_PROMPTS = 1000  # encoded, for the sets to come: half a GiB in float32 at Stable Diffusion 1's size
 THUMBNAIL = 128  # pixels at most
 PICTURES = (".jpeg", ".jpg", ".png", ".webp")
 
