@@ -18,7 +18,7 @@ import jinja2
 from multierase.evaluation.database import Database
 from multierase.evaluation.metrics import Share
 from multierase.evaluation.plans import Erased
-from multierase.evaluation.report import Results
+from multierase.evaluation.report import SHARES, Results
 from multierase.library import replacing
 
 SHEETS = 24  # sets whose pictures are shown
@@ -137,7 +137,7 @@ def by_size(rows: list[dict]) -> dict[int, dict]:
         cell["sets"] += 1
         for name, mean in row["measures"].items():
             cell["measures"].setdefault(name, []).append(mean)
-        for name in ("erased", "kept", "cross_domain"):
+        for name in SHARES:
             before = cell["shares"].get(name, Share(0, 0))
             cell["shares"][name] = Share(before.right + row[name]["right"], before.count + row[name]["count"])
     return {
@@ -186,16 +186,16 @@ def as_latex(methods: Mapping[str, dict[int, dict]]) -> str:
     lines = [
         " & ".join(
             [_escaped(method), str(size), str(cells["sets"]),
-             *(cell(cells[n]) for n in ("erased", "kept", "cross_domain")),
+             *(cell(cells[n]) for n in SHARES),
              *(f"{cells['measures'][n]:.3f}" if n in cells["measures"] else "--" for n in measures)]
         )
         + r" \\"
         for method, sizes in methods.items()
         for size, cells in sizes.items()
     ]  # fmt: skip
-    head = ["method", "erased", "sets", r"still seen, \%", r"kept, \%", r"other domain, \%", *measures]
+    head = ["method", "erased", "sets", r"still seen, \%", r"kept, \%", r"restored, \%", r"other domain, \%", *measures]
     head = " & ".join(name.replace("_", " ") for name in head) + r" \\"
-    begin = rf"\begin{{tabular}}{{l{'r' * (5 + len(measures))}}}"
+    begin = rf"\begin{{tabular}}{{l{'r' * (6 + len(measures))}}}"
     return "\n".join([begin, r"\toprule", head, r"\midrule", *lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
@@ -219,7 +219,7 @@ def _curves(sizes: dict[int, dict]) -> dict:
         return round(HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * value, 1)
 
     lines = {}
-    for name in ("erased", "kept", "cross_domain"):
+    for name in SHARES:
         shown = {size: cells[name] for size, cells in sizes.items() if cells[name]["count"]}
         band = [(x(s), y(c["high"])) for s, c in shown.items()] + [
             (x(s), y(c["low"])) for s, c in reversed(shown.items())

@@ -11,10 +11,7 @@ from multierase.evaluation.database import Database
 from multierase.evaluation.metrics import Share, harmonic_mean
 from multierase.evaluation.plans import Erased
 
-COLUMNS = (
-    "size", "erased", "kept", "kept_relative", "cross_domain", "ua", "ira", "cra", "harmonic_mean", "distance",
-    "frechet_distance", "reference_distance",
-)  # fmt: skip
+SHARES = ("erased", "kept", "restored", "cross_domain")  # of pictures, each with its interval
 
 
 class Picture(NamedTuple):
@@ -32,6 +29,7 @@ class Results:
     def __init__(self, database: Database):
         self.database = database
         self._seen: dict[Erased, dict[int, Picture]] = {}
+        self._increments = database.settings().get("increments", {})
         listed = database.rows("SELECT case_number, labels FROM cases")
         self.labels = {number: json.loads(labels) for number, labels in listed}
         self.moments = [
@@ -70,25 +68,37 @@ class Results:
         names = {name.lower() for name in concepts}
         return {kind for labels in self.labels.values() for kind, label in labels.items() if label.lower() in names}
 
-    def row(self, erased: Erased) -> dict:
-        """One set's numbers.
+    def _once_off(self, moment: int) -> set[str]:
+        """Of an order the concepts that were off before this moment; else all that can be off."""
+        ordered = any(event for event, _ in self.moments)
+        sets = [erased for _, erased in (self.moments[:moment] if ordered else self.moments)]
+        return {name for erased in sets for name in erased} | set(() if ordered else self._increments)
+
+    def row(self, erased: Erased, moment: int = 0) -> dict:
+        """One set's numbers; of an order those of a ``moment``, with those before it behind it.
 
         ``erased``: of the cases that ask for an erased concept, the share in which it is still seen; ``kept``: of the
-        other classes of its domain, the share seen; ``cross_domain``: of every case, the share in which the other
-        kinds of label are seen. UnlearnCanvas (arXiv 2402.11846) has these as UA = 1 − erased, IRA = kept, CRA.
-        ``kept_relative``: beside the base's own share of the same cases. ``distance``: mean to the base's pictures of
-        what is kept, at equal seeds. ``measures``: by name the mean over what is kept, and with ``_erased`` over the
-        cases that ask for an erased concept. ``counts``, ``base_counts``: what was counted in all pictures.
+        other classes of its domain, the share seen; ``restored``: the share seen of what is on and can be off, or in an
+        order was off: giving a concept back gives just this, for the state is a set and not a history;
+        ``cross_domain``: of every case, the share in which the other kinds of label are seen. UnlearnCanvas (arXiv
+        2402.11846) has these as UA = 1 − erased, IRA = kept, CRA. ``kept_relative``, ``restored_relative``: beside the
+        base's own share of the same cases. ``distance``: mean to the base's pictures of what is kept, at equal seeds.
+        ``measures``: by name the mean over what is kept, and with ``_erased`` over the cases that ask for an erased
+        concept. ``counts``, ``base_counts``: what was counted in all pictures.
         """
         here, base = self.seen(erased), self.seen(())
         names, domains = {name.lower() for name in erased}, self.domains(erased)
-        sides: dict[str, list[bool]] = {"erased": [], "kept": [], "base": [], "cross_domain": []}
+        given_back = {name.lower() for name in self._once_off(moment)} - names
+        sides: dict[str, list[bool]] = {side: [] for side in (*SHARES, "base", "base_restored")}
         distances, measured = [], {False: [], True: []}
         for number, labels in self.labels.items():
             picture = here[number]
             seen, distance = picture.seen, picture.distance
             gone = any(label.lower() in names for label in labels.values())
             for kind, label in labels.items():
+                if label.lower() in given_back and not gone:
+                    sides["restored"].append(seen.get(kind) == label)
+                    sides["base_restored"].append(base[number].seen.get(kind) == label)
                 if kind not in domains and erased:
                     sides["cross_domain"].append(seen.get(kind) == label)
                 elif label.lower() in names:
@@ -100,13 +110,15 @@ class Results:
             if not gone and distance is not None:
                 distances.append(distance)
         shares = {side: Share.of(verdicts) for side, verdicts in sides.items()}
-        relative = shares["kept"].value / shares["base"].value if shares["base"].right else math.nan
+        relative = _relative(shares["kept"], shares["base"])
         return {
             "erased_concepts": list(erased),
             "size": len(erased),
             "erased": shares["erased"].as_dict(),
             "kept": shares["kept"].as_dict(),
             "kept_relative": relative,
+            "restored": shares["restored"].as_dict(),
+            "restored_relative": _relative(shares["restored"], shares["base_restored"]),
             "cross_domain": shares["cross_domain"].as_dict(),
             "ua": 1 - shares["erased"].value,
             "ira": shares["kept"].value,
@@ -133,9 +145,12 @@ class Results:
     def rows(self) -> list[dict]:
         """Of every set that is done, the base first, then as the sweep has them; an order's moments each."""
         done = self.database.done()
-        return [
-            {"event": event, **self.row(erased)} for event, erased in [("base", ()), *self.moments] if erased in done
-        ]
+        moments = [(0, "base", ()), *((moment, *found) for moment, found in enumerate(self.moments))]
+        return [{"event": event, **self.row(erased, moment)} for moment, event, erased in moments if erased in done]
+
+
+def _relative(here: Share, base: Share) -> float:
+    return here.value / base.value if base.right else math.nan
 
 
 def _mean(values: Sequence[float]) -> float:

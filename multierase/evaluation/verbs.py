@@ -15,11 +15,12 @@ from multierase.evaluation.evaluator import Subject
 from multierase.evaluation.executors import BaseOnce, Executor, Processes, RayCluster
 from multierase.evaluation.page import write_report
 from multierase.evaluation.plans import Sets, plan
-from multierase.evaluation.report import COLUMNS, Results
+from multierase.evaluation.report import Results
 from multierase.evaluation.sweep import ingredients, sweep
 from multierase.library import Library
 from multierase.settings import UsageError
 
+SHOWN = ("erased", "kept", "kept_relative", "restored", "cross_domain")
 MADE = ("method", "judge", "distance_by", "frechet_by", "measured_by", "reference", "suite", "sampling", "version")
 
 
@@ -64,7 +65,7 @@ def _shown(row: dict) -> list[object]:
             )
         return "-" if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
-    return [" + ".join(row["erased_concepts"]) or "base", *(text(row[column]) for column in COLUMNS[1:6])]
+    return [" + ".join(row["erased_concepts"]) or "base", *(text(row[column]) for column in SHOWN)]
 
 
 def run_evaluate(arguments: Namespace) -> dict:
@@ -88,7 +89,7 @@ def run_evaluate(arguments: Namespace) -> dict:
     report = reports[methods[0]] if len(methods) == 1 else {"methods": reports}
     if not arguments.json:
         rows = [(name, *_shown(row)[1:]) for name, row in found.items()]
-        print_table(f"off: {' + '.join(erased) or 'nothing'}; {made['judge']}", ("method", *COLUMNS[1:6]), rows)
+        print_table(f"off: {' + '.join(erased) or 'nothing'}; {made['judge']}", ("method", *SHOWN), rows)
         _print_found(found)
     return report
 
@@ -123,7 +124,7 @@ def run_sweep(arguments: Namespace) -> dict:
     database = sweep(subject, moments, arguments.database, executor=_executor(arguments), progress=True)
     rows = Results(database).rows()
     if not arguments.json:
-        print_table(f"{len(rows)} sets", ("off", *COLUMNS[1:6]), [_shown(row) for row in rows[:40]])
+        print_table(f"{len(rows)} sets", ("off", *SHOWN), [_shown(row) for row in rows[:40]])
     stderr.print(f"wrote {arguments.database}: {len(rows)} sets", markup=False)
     report = {"database": arguments.database, "rows": _finite(rows), **_made(database)}
     database.close()

@@ -70,6 +70,7 @@ def test_the_numbers_are_those_counted_by_hand(database):
     one = rows["Noto",]
     assert (one["erased"]["right"], one["erased"]["count"]) == (1, 2)  # of Noto's two, one is still seen
     assert (one["kept"]["right"], one["kept"]["count"], one["kept_relative"]) == (1, 1, 1.0)
+    assert (one["restored"]["right"], one["restored"]["count"], one["restored_relative"]) == (1, 1, 1.0)  # Twemoji
     assert (one["cross_domain"]["right"], one["cross_domain"]["count"]) == (2, 3)  # church, cat and not the second cat
     assert (one["ua"], one["ira"], one["cra"]) == (0.5, 1.0, 2 / 3)
     assert one["harmonic_mean"] == pytest.approx(2 / (1 / 0.5 + 1 / 1))
@@ -80,6 +81,17 @@ def test_the_numbers_are_those_counted_by_hand(database):
     table = list(csv.DictReader(io.StringIO(as_csv(list(rows.values())))))
     assert [row["erased_concepts"] for row in table] == ["", "Noto", "Twemoji", "Noto + Twemoji"]
     assert (float(table[1]["erased"]), table[1]["erased_count"]) == (0.5, "2")
+
+
+def test_restored_is_what_was_off_before_in_an_order(database, tmp_path):
+    events = ["erase Noto", "erase Twemoji", "restore Noto", "restore Twemoji"]
+    suite = load_suite(tmp_path / "few.yaml")
+    database.begin(database.settings(), suite, plan("order", ["Noto", "Twemoji"], events=events))
+    rows = Results(database).rows()
+    assert [row["event"] for row in rows] == ["base", *events]
+    assert [(row["restored"]["right"], row["restored"]["count"]) for row in rows] == [
+        (0, 0), (0, 0), (0, 0), (2, 2), (3, 3)
+    ]  # fmt: skip
 
 
 def test_counts_and_measures_stand_beside_the_bases(database, tmp_path):
