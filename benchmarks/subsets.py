@@ -61,6 +61,7 @@ FREE = {**FROZEN, "decouple": False, "known": False, "keep_weight": 0.0}
 TRAININGS = {
     "decoupled": {},
     "decoupled, keep loss": {"keep_weight": 10.0, "steps": 30},
+    "decoupled, half the rate": {"learning_rate": 0.05},
     "decoupled, frozen": FROZEN,
     "ESD-x": {**FREE, "scope": "esd-x", "free_learning_rate": 3e-4},
     "ESD-x-strict": {**FREE, "free_learning_rate": 3e-4},
@@ -78,6 +79,7 @@ METHODS = {
     "decoupled, sum": ("decoupled", "sum"),
     "decoupled, joint": ("decoupled", "joint"),
     "decoupled, keep loss, joint": ("decoupled, keep loss", "joint"),
+    "decoupled, half the rate, joint": ("decoupled, half the rate", "joint"),
     "decoupled, frozen, sum": ("decoupled, frozen", "sum"),
     "decoupled, frozen, joint": ("decoupled, frozen", "joint"),
     "decoupled, project": ("decoupled", "project"),
