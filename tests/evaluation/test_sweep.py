@@ -165,7 +165,8 @@ def test_a_restored_concept_is_the_same_rows(subject, tmp_path):
     rows = Results(database).rows()
     assert [row["event"] for row in rows] == ["base", *events]
     assert rows[-1]["kept"] == rows[0]["kept"] and rows[3] == {
-        **Results(database).row(("Twemoji",)),
+        **Results(database).row(("Twemoji",), 2),
         "event": events[2],
     }
+    assert [row["restored"]["count"] for row in rows] == [0, 0, 0, 1, 2]
     assert json.loads(database.rows("SELECT erased FROM moments WHERE position = 3")[0][0]) == []
