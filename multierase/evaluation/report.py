@@ -29,13 +29,15 @@ class Results:
     def __init__(self, database: Database):
         self.database = database
         self._seen: dict[Erased, dict[int, Picture]] = {}
-        self._increments = database.settings().get("increments", {})
         listed = database.rows("SELECT case_number, labels FROM cases")
         self.labels = {number: json.loads(labels) for number, labels in listed}
         self.moments = [
             (event, tuple(json.loads(erased)))
             for event, erased in database.rows("SELECT event, erased FROM moments ORDER BY position")
         ]
+        self._ordered = any(event for event, _ in self.moments)
+        self._can_be_off = {name for _, erased in self.moments for name in erased}
+        self._can_be_off.update(database.settings().get("increments", ()))
         self.frechet = {
             tuple(json.loads(erased)): distances
             for erased, *distances in database.rows("SELECT erased, frechet_distance, reference_distance FROM sets")
@@ -70,9 +72,9 @@ class Results:
 
     def _once_off(self, moment: int) -> set[str]:
         """Of an order the concepts that were off before this moment; else all that can be off."""
-        ordered = any(event for event, _ in self.moments)
-        sets = [erased for _, erased in (self.moments[:moment] if ordered else self.moments)]
-        return {name for erased in sets for name in erased} | set(() if ordered else self._increments)
+        if not self._ordered:
+            return self._can_be_off
+        return {name for _, erased in self.moments[:moment] for name in erased}
 
     def row(self, erased: Erased, moment: int = 0) -> dict:
         """One set's numbers; of an order those of a ``moment``, with those before it behind it.
