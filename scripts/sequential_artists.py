@@ -28,10 +28,12 @@ composer = Composer(base.unet, library)
 prompts = [arguments.prompt.format(artist=artist) for artist in arguments.artists]
 seeds = [arguments.seed] * len(prompts)
 
-labels, rows = ["base"], [generate(base, prompts, seeds)]
-for artist in arguments.artists:
+for artist in arguments.artists:  # from the base itself, with nothing off: so any of them can be restored alone
     if artist not in library:
         library.save(erase(base, artist, EraseSettings(seed=arguments.seed), progress=True))
+
+labels, rows = ["base"], [generate(base, prompts, seeds)]
+for artist in arguments.artists:
     composer.erase(artist)
     labels.append(f"{artist} off")
     rows.append(generate(base, prompts, seeds))
