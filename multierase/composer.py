@@ -13,7 +13,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from multierase.base import Fingerprint
-from multierase.decoupling import KeepList, Transfer, joint_transfers, projecting_transfers
+from multierase.decoupling import KeepList, Transfer, gram, joint_transfers, projecting_transfers
 from multierase.increments import Factors, Increment, reads_text, suggest, times
 from multierase.library import UnknownConcept, require_fits
 
@@ -203,10 +203,11 @@ class Composer:
         if not on:
             return []
         if len(on) <= len(off):
-            return [_gram(on)]
+            return [gram(torch.cat(on, dim=1).T)]
         if self._everything is None or self._everything[0] != names:
-            self._everything = names, _gram([factor for name in names for factor in (kept | erased)[name]])
-        return [self._everything[1] - _gram(off)]
+            every = [factor for name in names for factor in (kept | erased)[name]]
+            self._everything = names, gram(torch.cat(every, dim=1).T)
+        return [self._everything[1] - gram(torch.cat(off, dim=1).T)]
 
     def _kept(self, name: str) -> list[torch.Tensor]:
         """The Gram factor of an increment that is not off; none of one that could not be put on this base anyway."""
@@ -290,9 +291,3 @@ class _Changes:
     def _moved(self, concept: str, parameter: str, rows: torch.Tensor) -> torch.Tensor:
         through = self.transfers.get(concept) if reads_text(parameter) else None
         return self.strengths[concept] * (through(rows) if through else rows)
-
-
-def _gram(factors: list[torch.Tensor]) -> torch.Tensor:
-    """``Σ F Fᵀ`` ``(d, d)`` of ``(d, r)`` factors, float64."""
-    every = torch.cat(factors, dim=1).double()
-    return every @ every.T

@@ -38,7 +38,8 @@ class Directions:
 
 def gram(tokens: torch.Tensor) -> torch.Tensor:
     """``Eᵀ E`` ``(d, d)`` of ``(n, d)`` token embeddings, float64: all that projecting needs of a long keep-list."""
-    return tokens.double().T @ tokens.double()
+    tokens = tokens.double()
+    return tokens.T @ tokens
 
 
 def directions(
