@@ -5,9 +5,15 @@ import sys
 
 
 def main() -> int:
-    # Before transformers is imported: its notices of optional packages are not about what the user did.
+    # Before transformers is imported: its notices of optional packages are not about what the
+    # user did.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from multierase.cli import main
+
+    # A name that this terminal's encoding lacks is spelt out; it is no reason to fail.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
+
+    from multierase.cli.main import main
 
     return main()
 

@@ -1,0 +1,67 @@
+"""Options that several verbs have in common."""
+
+from __future__ import annotations
+
+from multierase.cli.flags import Option, one_of
+
+DTYPES = ("float32", "float16", "bfloat16")
+SOLVES = ("sum", "joint")
+PROMPT_LIST = "prompts to keep: a .txt with one a line, or a .csv with a column 'prompt'"
+
+
+def base() -> list[Option]:
+    return [
+        Option(
+            "--base",
+            "base model: 'emoji' (embedded), a diffusers folder, a .safetensors file or a hub id",
+            default="emoji",
+        ),
+        Option(
+            "--base_config",
+            "for a single file: the folder or hub id of a pipeline of its architecture",
+            type=str | None,
+            metavar="FOLDER",
+        ),
+        Option(
+            "--device", "cpu, cuda, cuda:1, ...; by default a GPU if there is one", type=str | None
+        ),
+        Option(
+            "--dtype", "precision of the base's weights", type=one_of(DTYPES), default="float32"
+        ),
+    ]
+
+
+def library(help: str = "folder of increments") -> Option:
+    return Option("--library", help, required=True, metavar="FOLDER")
+
+
+def keep_file() -> Option:
+    return Option("--keep_file", f"more {PROMPT_LIST}", type=str | None, metavar="FILE")
+
+
+def solve() -> list[Option]:
+    return [
+        Option(
+            "--solve",
+            "how increments are composed: joint if there is a keep-list, the base's own or a given "
+            "one, else their sum",
+            type=one_of(SOLVES) | None,
+        ),
+        Option("--keep_weight", "weight of what is kept in a joint solve", type=float, default=3.0),
+    ]
+
+
+def composition() -> list[Option]:
+    return [
+        *base(),
+        Option("--library", "folder of increments", type=str | None, metavar="FOLDER"),
+        Option(
+            "--erase",
+            "concepts to erase, as NAME or NAME=STRENGTH; a name that contains '=' is tried first",
+            several=True,
+            metavar="NAME[=STRENGTH]",
+        ),
+        Option("--keep", "prompts to keep", several=True, metavar="PROMPT"),
+        keep_file(),
+        *solve(),
+    ]

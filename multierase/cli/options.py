@@ -1,0 +1,251 @@
+"""The verbs of the command line and what each of them takes: data, no work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from multierase.cli.flags import Option, one_of, settings_options
+from multierase.cli.option_groups import base, composition, keep_file, library
+from multierase.cli.options_evaluation import evaluate_options, report_options, sweep_options
+
+METHODS = ("esd", "sepme", "uce")
+STORED = ("float32", "float16", "int8")
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of the command line.
+
+    Args:
+        about: one line for the help.
+        module: of ``cli.verbs``: it holds ``run_NAME(arguments) -> report`` and
+            ``print_NAME(report)``.
+        options: makes them, which may read what the core lists; only the verb asked for is made.
+        example: a whole command.
+    """
+
+    about: str
+    module: str
+    options: Callable[[], list[Option]]
+    example: str
+
+
+def common() -> list[Option]:
+    """What every verb takes."""
+    return [
+        Option(
+            "--config", "YAML file with any of these settings; flags win over it", metavar="FILE"
+        ),
+        Option("--json", "print one JSON object on stdout and no tables", switch=True),
+        Option("--debug", "show where an error was raised", switch=True),
+    ]
+
+
+def erase_settings() -> list[Option]:
+    """Return the training loop's settings, with the scopes of every family as choices."""
+    from multierase.models.scopes import scope_names
+    from multierase.training.settings import EraseSettings
+
+    return settings_options(
+        EraseSettings, "how to train", types_of={"scope": one_of(scope_names())}
+    )
+
+
+def _erase() -> list[Option]:
+    return [
+        Option("concepts", "names of the concepts to erase", several=True, default=[]),
+        *base(),
+        library("folder of increments; made if need be"),
+        Option("--method", "how increments are made", type=one_of(METHODS), default="esd"),
+        Option(
+            "--prompts",
+            "prompts that call the concept up; by default its name and the base's sentences about "
+            "it",
+            several=True,
+            metavar="PROMPT",
+        ),
+        Option(
+            "--prompts_file",
+            "more such prompts: a .txt with one a line, or a .csv with a column 'prompt'",
+            type=str | None,
+            metavar="FILE",
+        ),
+        Option(
+            "--anchor", "prompt of what takes the concept's place; by default nothing", default=""
+        ),
+        Option(
+            "--erase_from",
+            "erase the concept from this one only",
+            type=str | None,
+            metavar="CONCEPT",
+        ),
+        keep_file(),
+        Option(
+            "--simultaneous",
+            "train all concepts in one run, each with the others erased",
+            switch=True,
+        ),
+        Option("--overwrite", "replace the files of concepts that are in the library", switch=True),
+        Option("--resume", "go on where an interrupted erasure stopped", switch=True),
+        *erase_settings(),
+    ]
+
+
+def _show() -> list[Option]:
+    return [Option("concept", "name of the concept"), library()]
+
+
+def _validate() -> list[Option]:
+    return [library(), *base()]
+
+
+def _compress() -> list[Option]:
+    return [
+        Option("concepts", "names of the concepts; by default all", several=True, default=[]),
+        library(),
+        Option(
+            "--out",
+            "library of the smaller files; made if need be",
+            required=True,
+            metavar="FOLDER",
+        ),
+        Option(
+            "--error",
+            "largest share of an increment's norm that may be lost",
+            type=float,
+            default=0.05,
+        ),
+        Option("--dtype", "type of the stored numbers", type=one_of(STORED), default="float16"),
+        Option(
+            "--overwrite",
+            "replace files that are there, also the library's own if --out is the library itself",
+            switch=True,
+        ),
+    ]
+
+
+def _crosstalk() -> list[Option]:
+    return [
+        library(),
+        *base(),
+        keep_file(),
+        Option(
+            "--out",
+            "write the matrix as a picture too, replacing an older one; needs matplotlib",
+            type=str | None,
+            metavar="FILE",
+        ),
+    ]
+
+
+def _generate() -> list[Option]:
+    from multierase.sampling import SamplingSettings
+
+    return [
+        Option("prompts", "prompts, one column of the picture each", several=True, default=[]),
+        *composition(),
+        Option(
+            "--out",
+            "the picture, one column per prompt and one row per seed; replaces an older one",
+            required=True,
+            metavar="FILE",
+        ),
+        Option("--seed", "seed of the first row", type=int, default=0),
+        Option("--images", "number of rows; their seeds count up from --seed", type=int, default=1),
+        *settings_options(SamplingSettings, "how to sample"),
+    ]
+
+
+def _compose() -> list[Option]:
+    return [
+        *composition(),
+        Option(
+            "--out",
+            "folder for the pipeline; a folder that holds anything is refused",
+            required=True,
+            metavar="FOLDER",
+        ),
+    ]
+
+
+def _demo() -> list[Option]:
+    return [
+        Option(
+            "--out",
+            "folder for the picture, the report and the increments of the demonstration, which "
+            "replaces its own older ones",
+            default="demo",
+            metavar="FOLDER",
+        ),
+        *base(),
+        *erase_settings(),
+    ]
+
+
+VERBS = {
+    "demo": Verb(
+        "erase two studios, restore one, and look at it",
+        "demo",
+        _demo,
+        "multierase demo --out demo",
+    ),
+    "erase": Verb(
+        "erase concepts, each into its own increment file",
+        "erase",
+        _erase,
+        'multierase erase "Twemoji" "Noto" --library lib',
+    ),
+    "ls": Verb("list a library", "library", lambda: [library()], "multierase ls --library lib"),
+    "show": Verb(
+        "show how one increment was made", "library", _show, "multierase show Noto --library lib"
+    ),
+    "generate": Verb(
+        "make pictures with concepts erased",
+        "pictures",
+        _generate,
+        'multierase generate "a cat by Noto" --library lib --erase Noto --out sheet.png',
+    ),
+    "compose": Verb(
+        "write a diffusers pipeline with concepts erased",
+        "pictures",
+        _compose,
+        "multierase compose --library lib --erase Noto Twemoji=0.5 --out served",
+    ),
+    "compress": Verb(
+        "write smaller increment files, to a stated error",
+        "library",
+        _compress,
+        "multierase compress --library lib --out small",
+    ),
+    "crosstalk": Verb(
+        "measure how each increment moves the other concepts",
+        "library",
+        _crosstalk,
+        "multierase crosstalk --library lib",
+    ),
+    "evaluate": Verb(
+        "judge what erasing a set of concepts did",
+        "evaluate",
+        evaluate_options,
+        "multierase evaluate --suite studios --library lib --erase Noto",
+    ),
+    "sweep": Verb(
+        "judge many sets of concepts, resumably",
+        "evaluate",
+        sweep_options,
+        "multierase sweep --suite studios --library lib --sets pairs --database sweep.db",
+    ),
+    "report": Verb(
+        "write sweeps as a page to look at, and as tables",
+        "evaluate",
+        report_options,
+        "multierase report sweep.db --out report",
+    ),
+    "validate": Verb(
+        "check every file of a library against its base",
+        "library",
+        _validate,
+        "multierase validate --library lib",
+    ),
+}

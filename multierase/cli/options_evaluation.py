@@ -1,0 +1,163 @@
+"""What the verbs that judge take: data, no work."""
+
+from __future__ import annotations
+
+from multierase.cli.flags import Option, one_of
+from multierase.cli.option_groups import base, keep_file, solve
+
+
+def _experiment() -> list[Option]:
+    """What ``evaluate`` and ``sweep`` have in common."""
+    from multierase.evaluation.experiment import Backbone
+    from multierase.evaluation.suites import shipped_suites
+
+    return [
+        *base(),
+        Option(
+            "--library",
+            "folder of increments; the other methods need none",
+            type=str | None,
+            metavar="FOLDER",
+        ),
+        Option("--peer", "judge a peer's pipeline folder or weights file", type=str | None),
+        Option(
+            "--suite",
+            f"a YAML file, or one of {', '.join(shipped_suites())}",
+            default="studios",
+        ),
+        keep_file(),
+        *solve(),
+        Option("--inference_steps", "denoising steps; replaces the suite's", type=int | None),
+        Option("--guidance_scale", "guidance; replaces the suite's", type=float | None),
+        Option("--batch_size", "pictures at a time", type=int, default=64),
+        Option(
+            "--thumbnails",
+            "how many cases to store thumbnails of; replaces the suite's",
+            type=int | None,
+        ),
+        Option(
+            "--prompts",
+            "CSV with the prompts; replaces the suite's",
+            type=str | None,
+            metavar="FILE",
+        ),
+        Option(
+            "--judge",
+            "options of the judge, as in --judge.model FOLDER; replace the suite's",
+            type=dict[str, str | float],
+            default={},
+        ),
+        Option("--clip", "CLIP for the CLIP score: a folder or hub id", type=str | None),
+        Option("--lpips", "backbone of LPIPS to the base's pictures", type=Backbone | None),
+        Option(
+            "--fid",
+            "Inception's weights: compute standard FID with them",
+            type=str | None,
+            metavar="FILE",
+        ),
+        Option(
+            "--reference",
+            "real pictures, a folder or .npz, for one more Fréchet distance",
+            type=str | None,
+        ),
+    ]
+
+
+def _ways() -> list[str]:
+    """The ways to erase that need no more than their name."""
+    from multierase.evaluation.experiment import METHODS as ways
+
+    return [way for way in ways if way != "peer"]  # a peer is given by --peer
+
+
+def evaluate_options() -> list[Option]:
+    return [
+        Option("--erase", "concepts to erase", several=True, metavar="NAME"),
+        Option(
+            "--method",
+            "ways to erase, several for one table; by default increments",
+            type=one_of(_ways()),
+            several=True,
+        ),
+        *_experiment(),
+        Option(
+            "--database",
+            "keep the verdicts in this SQLite file; with one method only",
+            type=str | None,
+            metavar="FILE",
+        ),
+    ]
+
+
+def sweep_options() -> list[Option]:
+    from multierase.evaluation.concept_sets import Sets
+
+    return [
+        Option("--method", "way to erase", type=one_of(_ways()), default="increments"),
+        *_experiment(),
+        Option(
+            "--database",
+            "SQLite file of the verdicts; the same command goes on where it stopped",
+            required=True,
+            metavar="FILE",
+        ),
+        Option("--sets", "which sets of concepts are erased", type=Sets, default="subsets"),
+        Option(
+            "--concepts",
+            "concepts that may be erased; by default all of the library",
+            several=True,
+            metavar="NAME",
+        ),
+        Option("--count", "number of sets, for --sets random", type=int, default=0),
+        Option("--seed", "seed of --sets random", type=int, default=0),
+        Option(
+            "--listed",
+            "for --sets list: one set of concepts; give the flag once for each set",
+            several=True,
+            grouped=True,
+            metavar="NAME",
+        ),
+        Option(
+            "--events",
+            "for --sets order: 'erase NAME' or 'restore NAME', one after another",
+            several=True,
+            metavar="EVENT",
+        ),
+        Option(
+            "--workers", "processes of one thread each; by default one per core", type=int | None
+        ),
+        Option(
+            "--executor",
+            "where the workers are: on this machine, or on a Ray cluster whose nodes all see the "
+            "same folders",
+            type=one_of(("processes", "ray")),
+            default="processes",
+        ),
+        Option(
+            "--address", "address of the Ray cluster; by default one is started", type=str | None
+        ),
+        Option(
+            "--gpus_per_worker",
+            "share of a GPU per worker, on a Ray cluster",
+            type=float,
+            default=0.5,
+        ),
+    ]
+
+
+def report_options() -> list[Option]:
+    return [
+        Option(
+            "databases",
+            "files of sweeps or evaluations, all in one table",
+            several=True,
+            default=[],
+        ),
+        Option(
+            "--out",
+            "folder for the page and its tables, which replace older ones",
+            required=True,
+            metavar="FOLDER",
+        ),
+        Option("--parquet", "write pictures.parquet too; needs pyarrow", switch=True),
+    ]

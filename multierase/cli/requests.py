@@ -1,0 +1,143 @@
+"""What several verbs make of their arguments: settings, strengths, prompts, a workspace."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import Namespace
+
+from multierase.errors import UsageError
+from multierase.prompts.lists import TaggedPrompt, read_prompts
+
+if TYPE_CHECKING:
+    from multierase.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+ENTANGLED = 0.5  # share of a concept's own effect from which on composing is worth a warning
+
+
+def settings_of(kind: type, arguments: Namespace) -> Any:
+    """Make a settings dataclass of the flags of its fields.
+
+    Raises:
+        UsageError: for values that it does not allow, all at once.
+    """
+    values = {field.name: arguments[field.name] for field in dataclasses.fields(kind)}
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def strengths_of(given: Sequence[str], names: Collection[str]) -> dict[str, float]:
+    """Read ``["Noto=0.5", "Twemoji"]`` as ``{"Noto": 0.5, "Twemoji": 1.0}``.
+
+    A name may contain ``=``: what is a name as it stands is one, and else the last ``=`` parts the
+    name from the strength.
+
+    Args:
+        names: the concepts of the library.
+
+    Raises:
+        UsageError: for a strength that is no number, or a concept with two strengths.
+    """
+    strengths: dict[str, float] = {}
+    for item in given:
+        name, strength = _name_and_strength(item, names)
+        if strengths.setdefault(name, strength) != strength:
+            raise UsageError(
+                f"--erase gives {name!r} the strengths {strengths[name]:g} and {strength:g}: "
+                "decide for one"
+            )
+
+    return strengths
+
+
+def _name_and_strength(item: str, names: Collection[str]) -> tuple[str, float]:
+    name, equals, strength = item.rpartition("=")
+    if item in names or not equals:
+        return item, 1.0
+
+    try:
+        return name, float(strength)
+    except ValueError:
+        raise UsageError(
+            f"--erase {item!r}: give NAME or NAME=STRENGTH, the strength a number; the library "
+            f"holds no concept of the whole name {item!r}"
+        ) from None
+
+
+def listed_in(path: str | None) -> list[TaggedPrompt]:
+    """Read a file of prompts, if one is given."""
+    return read_prompts(path) if path else []
+
+
+def warn_of_old_lists(arguments: Namespace, *flags: str) -> None:
+    """Warn of ``--prompts "[a, b]"``, which was a list once and now is one prompt."""
+    for flag in flags:
+        for value in arguments[flag]:
+            if value.startswith("[") and value.endswith("]"):
+                logger.warning(
+                    "--%s %r is taken as one prompt; give several as --%s A B", flag, value, flag
+                )
+
+
+def open_workspace(arguments: Namespace, **more: Any) -> Workspace:
+    """Open the workspace of the flags that every verb with a base has."""
+    from multierase.workspace import Workspace
+
+    return Workspace(
+        library=arguments.library,
+        base=arguments.base,
+        base_config=arguments.base_config,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        **more,
+    )
+
+
+def warn_of_deviations(deviations: Mapping[str, float]) -> None:
+    """Warn of concepts whose effect in a composition is far from their increment's own."""
+    for concept, deviation in deviations.items():
+        if deviation > ENTANGLED:
+            logger.warning(
+                "the effect on %r differs by %.0f %% from what its increment does alone: look at "
+                "its pictures, or try another --solve",
+                concept,
+                100 * deviation,
+            )
+
+
+def relative_to_own(table: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Divide each increment's effects ``X_ij`` by that on its own tokens, ``X_ii``."""
+    return {
+        name: {other: effect / row[name] if row[name] else 0.0 for other, effect in row.items()}
+        for name, row in table.items()
+    }
+
+
+def entangled_pairs(relative: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """List the pairs ``[i, j]`` of which erasing the first moves the second nearly as much."""
+    return [
+        [name, other]
+        for name, row in relative.items()
+        for other, share in row.items()
+        if other != name and other in relative and share > ENTANGLED
+    ]
+
+
+def warn_of_entangled(
+    relative: Mapping[str, Mapping[str, float]], pairs: Sequence[Sequence[str]]
+) -> None:
+    """Warn of each pair, with the share."""
+    for name, other in pairs:
+        logger.warning(
+            "%r and %r are entangled: erasing the first moves the second, %.2f of itself",
+            name,
+            other,
+            relative[name][other],
+        )

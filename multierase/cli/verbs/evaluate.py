@@ -1,0 +1,108 @@
+"""The verbs that judge: ``evaluate``, ``sweep`` and ``report``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from jsonargparse import Namespace
+
+from multierase.cli.console import print_table, say
+from multierase.cli.requests import listed_in
+from multierase.errors import UsageError
+from multierase.evaluation.concept_sets import concept_sets
+from multierase.evaluation.experiment import Experiment
+
+MOST_ROWS = 40  # of a sweep, in the table; the database and --json have all
+NEEDED = 3  # columns that a table keeps however narrow: what it is, remaining, kept
+
+
+def run_evaluate(arguments: Namespace) -> dict:
+    """Judge the base, and one set of concepts erased by each method."""
+    from multierase.evaluation.evaluate import by_method, evaluate
+    from multierase.evaluation.report.rows import as_json
+
+    experiments = by_method(_fields(arguments), arguments.method)
+    evaluation = evaluate(experiments, arguments.erase, database=arguments.database, progress=True)
+
+    return {**evaluation.report(), "base": as_json(evaluation.rows["base"])}
+
+
+def print_evaluate(report: dict) -> None:
+    from multierase.evaluation.report.rows import TITLES, shown, tables_of
+
+    methods = list(report.get("methods", {"": report}).values())
+    erased = methods[0]["erased_concepts"]
+    rows = {"base": report["base"]}
+    if erased:
+        rows |= {method["method"]: method for method in methods}
+
+    title = f"erased: {' + '.join(erased) or 'nothing'}; {methods[0]['judge']}"
+    cells = [(name, *shown(row)) for name, row in rows.items()]
+    print_table(title, ("method", *TITLES), cells, needed=NEEDED)
+    for title, columns, table in tables_of(rows):
+        print_table(title, columns, table)
+
+
+def run_sweep(arguments: Namespace) -> dict:
+    """Judge many sets of concepts into a database; what is in it already is not done again."""
+    from multierase.evaluation.executors import executor_of
+    from multierase.evaluation.report.rows import Rows, as_json, made
+    from multierase.evaluation.sweep import all_concepts, sweep
+
+    method = "peer" if arguments.peer is not None else arguments.method
+    experiment = Experiment(method=method, **_fields(arguments))
+    concepts = arguments.concepts or all_concepts(experiment, arguments.sets)
+    which = {name: arguments[name] for name in ("count", "seed", "listed", "events")}
+    stages = concept_sets(arguments.sets, concepts, **which)
+    executor = executor_of(
+        kind=arguments.executor,
+        workers=arguments.workers,
+        address=arguments.address,
+        gpus_per_worker=arguments.gpus_per_worker,
+    )
+
+    with sweep(experiment, stages, arguments.database, executor=executor, progress=True) as store:
+        rows = as_json(Rows(store).rows())
+        return {"database": arguments.database, "rows": rows, **made(store)}
+
+
+def print_sweep(report: dict) -> None:
+    from multierase.evaluation.report.rows import TITLES, name_of, shown
+
+    rows = report["rows"]
+    cells = [(name_of(row), *shown(row)) for row in rows[:MOST_ROWS]]
+    shown_of_all = f", the first {MOST_ROWS}" if len(rows) > MOST_ROWS else ""
+    print_table(
+        f"{len(rows)} sets{shown_of_all}; {report['judge']}",
+        ("erased", *TITLES),
+        cells,
+        needed=NEEDED,
+    )
+    say(f"wrote {report['database']}: {len(rows)} sets")
+
+
+def run_report(arguments: Namespace) -> dict:
+    """Write the page and the tables of one or several databases."""
+    if not arguments.databases:
+        raise UsageError("name at least one database: multierase report sweep.db --out report")
+
+    from multierase.evaluation.report import write_report
+
+    written = write_report(arguments.databases, arguments.out, parquet=arguments.parquet)
+    databases = {str(path): made for path, made in written.databases.items()}
+
+    return {"files": [str(path) for path in written.files], "databases": databases}
+
+
+def print_report(report: dict) -> None:
+    say(f"wrote {', '.join(report['files'])}")
+
+
+def _fields(arguments: Namespace) -> Mapping[str, Any]:
+    """The fields of an experiment, but for its method."""
+    names = {field.name for field in dataclasses.fields(Experiment)} - {"method", "keep"}
+    fields = {name: arguments[name] for name in sorted(names)}
+
+    return {**fields, "keep": tuple(listed_in(arguments.keep_file))}

@@ -1,0 +1,158 @@
+import json
+
+import pytest
+import torch
+
+from multierase.cli.requests import strengths_of
+from multierase.errors import UsageError
+
+FEW = ("--inference-steps", "2")
+
+
+def test_strengths():
+    names = {"Noto", "a=b", "a"}
+    assert strengths_of(["Noto=0.5", "Twemoji"], names) == {"Noto": 0.5, "Twemoji": 1.0}
+    assert strengths_of(["a=b"], names) == {"a=b": 1.0}  # the whole string is a name
+    assert strengths_of(["a=b=2"], names) == {"a=b": 2.0}  # the last = parts the strength
+    assert strengths_of(["a=1e-3", "Noto", "Noto=1"], names) == {"a": 1e-3, "Noto": 1.0}
+    with pytest.raises(UsageError, match=r"NAME or NAME=STRENGTH.*no concept of the whole name"):
+        strengths_of(["Noto=much"], names)
+    with pytest.raises(UsageError, match="'Noto' the strengths 0.5 and 1: decide for one"):
+        strengths_of(["Noto=0.5", "Noto"], names)
+
+
+@pytest.mark.parametrize(
+    "erase",
+    [
+        ("--erase", "Twemoji", "Noto=0.5"),
+        ("--erase", "Twemoji", "--erase", "Noto=0.5"),
+    ],
+)
+def test_generate_with_concepts_erased(run_json, lib, tmp_path, erase):
+    out = tmp_path / "sheet.png"
+    prompts = ("a church by Noto", "a cat by Twemoji")
+    flags = ("--library", lib, *erase, "--seed", "3", "--images", "2", "--out", out, *FEW)
+    report = run_json("generate", *prompts, *flags)
+    assert report["erased"] == {"Noto": 0.5, "Twemoji": 1.0}
+    assert report["seeds"] == [3, 3, 4, 4]
+    assert set(report["deviations"]) == {"Noto", "Twemoji"}
+    assert out.exists()
+
+
+def test_generate_prints_what_is_erased_and_replaces_its_picture(run, lib, tmp_path):
+    out = tmp_path / "sheet.png"
+    out.write_bytes(b"old")
+    flags = ("--library", lib, "--erase", "Noto=0.5", "--out", out, *FEW)
+    code, printed, err = run("generate", "a church", *flags)
+    assert code == 0
+    assert "Noto" in printed
+    assert f"wrote {out}" in err.replace("\n", "")
+    assert out.read_bytes()[1:4] == b"PNG"
+
+
+def test_generate_needs_no_library(run_json, tmp_path):
+    report = run_json("generate", "a church", "--out", tmp_path / "x.png", *FEW)
+    assert (report["erased"], report["deviations"]) == ({}, {})
+
+
+def test_a_name_with_an_equals_sign_can_be_erased(run_json, lib, tmp_path):
+    from multierase.increments.library import Library
+
+    folder = Library(tmp_path / "lib", create=True)
+    folder.save(Library(lib)["Noto"].named("a=b"))
+    flags = ("--library", folder.folder, "--out", tmp_path / "x.png", *FEW)
+    assert run_json("generate", "x", "--erase", "a=b", *flags)["erased"] == {"a=b": 1.0}
+    assert run_json("generate", "x", "--erase", "a=b=0.5", *flags)["erased"] == {"a=b": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["x", "--library", "LIB", "--erase", "Twemjoi"], 1, "did you mean 'Twemoji'"),
+        (["x", "--library", "LIB", "--erase", "Noto=much"], 2, "the strength a number"),
+        (["x", "--library", "LIB", "--erase", "Noto=inf"], 1, "finite"),
+        (["x", "--library", "LIB", "--erase", "Noto=1e39"], 1, "finite"),
+        (["x", "--library", "LIB", "--erase", "Noto=0.5", "Noto"], 2, "decide for one"),
+        (["x", "--erase", "Noto"], 2, "--erase needs --library"),
+        ([], 2, "at least one prompt"),
+        (["--library", "LIB", "--erase", "Noto", "a cat"], 2, "right after the verb"),
+        (["x", "--library", "LIB", "--erase", "Noto", "--keep", "Noto"], 2, "to keep"),
+        (["x", "--library", "LIB", "--erase", "Noto", "--solve", "jont"], 2, "'joint'"),
+        (["x", "--library", "LIB", "--solve", "project"], 2, "['joint', 'sum']"),
+        (["x", "--base", "./missing"], 1, "no base at './missing'"),
+        (["x", "--images", "0"], 2, "--images 0"),
+        (["x", "--batch-size", "0"], 2, "1 or more"),
+        (["x", "--keep-file", "no.txt"], 1, "no prompts at no.txt"),
+    ],
+)
+def test_bad_input_is_a_clear_error_and_leaves_nothing(
+    said, lib, tmp_path, monkeypatch, arguments, code, message
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(lib) if argument == "LIB" else argument for argument in arguments]
+    got, err = said("generate", *arguments, "--out", "x.png")
+    assert got == code
+    assert message in err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_composed_folder_gives_the_same_picture_in_plain_diffusers(run_json, said, lib, tmp_path):
+    from diffusers import DiffusionPipeline
+    from multierase.sampling import SamplingSettings
+    from multierase.workspace import Workspace
+
+    folder = tmp_path / "served"
+    erase = ("--erase", "Twemoji", "Noto=0.5")
+    run_json("compose", "--library", lib, *erase, "--out", folder)
+
+    settings = SamplingSettings(inference_steps=5)
+    workspace = Workspace(lib, device="cpu")
+    before = workspace.generate(["a church by Noto"], [3], settings)
+    workspace.set({"Twemoji": 1.0, "Noto": 0.5})
+    ours = workspace.generate(["a church by Noto"], [3], settings)
+
+    pipeline = DiffusionPipeline.from_pretrained(str(folder), dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        ["a church by Noto"],
+        num_inference_steps=5,
+        guidance_scale=settings.guidance_scale,
+        generator=[torch.Generator().manual_seed(3)],
+        output_type="pt",
+    ).images
+    assert torch.equal(ours, theirs)
+    assert (ours - before).abs().max() > 1e-3
+
+    made = json.loads((folder / "multierase.json").read_text())
+    assert made["erased"]["Noto"]["strength"] == 0.5
+    assert made["solve"] == "joint"
+    assert set(made["deviations"]) == {"Noto", "Twemoji"}
+    code, err = said("compose", "--library", lib, "--erase", "Noto", "--out", folder)
+    assert code == 1
+    assert "not empty" in err
+
+
+def test_solves_differ(run_json, lib, tmp_path):
+    from safetensors.torch import load_file
+
+    served = {}
+    for solve in ("sum", "joint"):
+        flags = ("--erase", "Twemoji", "Noto=0.5", "--solve", solve, "--out", tmp_path / solve)
+        run_json("compose", "--library", lib, *flags)
+        [file] = (tmp_path / solve / "unet").glob("*.safetensors")
+        served[solve] = load_file(file)
+    assert any(
+        not torch.equal(served["sum"][name], served["joint"][name]) for name in served["sum"]
+    )
+
+
+def test_what_cannot_be_solved_for_is_told(run, run_json, lib_copy, tmp_path):
+    one = ("--steps", "2", "--batch-size", "1", "--sampler-steps", "2", "--stop-at", "null")
+    run_json("erase", "Firefox", "--library", lib_copy, "--scope", "esd-x", *one)
+    flags = ("--erase", "Twemoji", "Firefox", "--library", lib_copy)
+    for solve in ("joint", "sum"):
+        out = tmp_path / solve
+        code, _, err = run("compose", *flags, "--solve", solve, "--out", out)
+        assert code == 0
+        told = "'Firefox' changes" in " ".join(err.split())
+        assert told == (solve == "joint")
