@@ -47,7 +47,11 @@ def run_demo(base: Base, folder: Path, settings: EraseSettings, *, progress: boo
         evaluations[concept] = increment.info["unet_evaluations"]
     composer, judge = Composer(base.unet, library), EmojiJudge.load()
     studios = (FIRST, SECOND, *UNTOUCHED)
-    prompts = [fill(("{a_subject} by {studio}",), studio, subject)[0] for studio in studios for subject in SHOWN]
+    prompts = [
+        fill(("{a_subject} by {studio}",), studio, subject)[0]
+        for studio in studios
+        for subject in SHOWN
+    ]
     pristine = _weights(base)
     rows, accuracy, weights = [], {}, {}
     for state, off in states().items():
@@ -56,9 +60,13 @@ def run_demo(base: Base, folder: Path, settings: EraseSettings, *, progress: boo
         rows.append(generate(base, prompts, [7] * len(prompts), progress=False))
         judged = studio_accuracy(base, judge, studios, JUDGED, progress=progress)
         accuracy[state] = {studio: share.studio for studio, share in judged.items()}
-    sheet = contact_sheet(torch.cat(rows), len(prompts), row_labels=list(states()), column_labels=prompts)
+    sheet = contact_sheet(
+        torch.cat(rows), len(prompts), row_labels=list(states()), column_labels=prompts
+    )
     save_picture(sheet, folder / "sheet.png")
-    never = Composer(base.unet, library)  # a second composer: it has never heard of the first studio
+    never = Composer(
+        base.unet, library
+    )  # a second composer: it has never heard of the first studio
     never.erase(SECOND)
     report = {
         "accuracy": accuracy,

@@ -1,0 +1,222 @@
+"""Files written whole or not at all, and the one digest of bytes, files and tensors."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multierase.errors import AlreadyThere, WriteError
+
+if TYPE_CHECKING:
+    import torch
+
+TEMPORARY = ".multierase-tmp"
+FORGOTTEN = 24 * 3600  # seconds after which another machine's temporary file is left over
+CHUNK = 2**20
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """Yield a temporary path that takes the place of ``path`` if the body ends without an error.
+
+    The file is flushed to the disk before it is renamed, and so is its folder after. Whatever is
+    raised, the old file stays as it was and the temporary file is removed. Temporary files of runs
+    that were killed are collected first.
+
+    Args:
+        path: the file to write; its folder must exist.
+        overwrite: whether a file that is there may be replaced. If not, it may not appear while the
+            body runs either: the last step creates the name, or fails.
+
+    Raises:
+        AlreadyThere: for a file that is there, unless ``overwrite``.
+        WriteError: if the disk is full, or the folder cannot be written.
+    """
+    path = Path(path)
+    if not overwrite:
+        _require_absent(path)
+    temporary = _temporary(path)
+
+    try:
+        yield temporary
+        _flush(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())
+        _publish(temporary, path, overwrite)
+        _flush(path.parent)
+    except AlreadyThere:
+        raise
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {_reason(error)}; nothing was changed") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def require_writable(folder: str | Path) -> None:
+    """Raise ``WriteError`` unless a file can be made in ``folder``, which must exist."""
+    temporary = _temporary(Path(folder) / "writable")
+    temporary.unlink()
+
+
+def write_text(path: str | Path, text: str, *, overwrite: bool = True) -> None:
+    """Write UTF-8 text whole or not at all; see ``replacing``."""
+    with replacing(path, overwrite=overwrite) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any, *, overwrite: bool = True) -> None:
+    """Write JSON, indented, whole or not at all; see ``replacing``."""
+    write_text(path, json.dumps(value, indent=1), overwrite=overwrite)
+
+
+def collect_left_over(folder: Path) -> None:
+    """Remove temporary files whose process has ended, on this machine, or that are a day old."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(TEMPORARY) and _left_over(entry):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def digest_bytes(*parts: bytes | str, length: int = 64) -> str:
+    """Return the first ``length`` hex digits of the SHA-256 of the parts, one after another."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else part)
+
+    return digest.hexdigest()[:length]
+
+
+def digest_file(path: str | Path, *, length: int = 64) -> str:
+    """Return the first ``length`` hex digits of a file's SHA-256."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+
+    return digest.hexdigest()[:length]
+
+
+def digest_tensors(
+    tensors: Mapping[str, torch.Tensor], *, length: int = 64, prefix: bytes = b""
+) -> str:
+    """Return the SHA-256 over every tensor's name, dtype, shape and bytes, in the order of names.
+
+    Args:
+        prefix: bytes that are hashed first, such as metadata.
+    """
+    import torch
+
+    digest = hashlib.sha256(prefix)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+
+    return digest.hexdigest()[:length]
+
+
+def plain(text: object) -> str:
+    """Return ``text`` with control characters spelt out, safe for a terminal."""
+    return "".join(char if _harmless(char) else _spelt(char) for char in str(text))
+
+
+def _harmless(char: str) -> bool:
+    # Bidirectional overrides and other format characters are not printable either.
+    return char.isprintable() or char == "\n"
+
+
+def _spelt(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def _require_absent(path: Path) -> None:
+    if os.path.lexists(path):
+        raise AlreadyThere(f"{path} exists already and is not overwritten")
+
+
+def _temporary(path: Path) -> Path:
+    """Make an empty file beside ``path`` with a name that nobody can guess."""
+    collect_left_over(path.parent)
+    # The name says whose it is, and is no longer than a file system allows.
+    prefix = f".{path.name[:60]}.{socket.gethostname()[:32]}.{os.getpid()}."
+
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=TEMPORARY)
+    except OSError as error:
+        raise WriteError(f"cannot write into {path.parent}: {_reason(error)}") from error
+    os.close(descriptor)
+
+    return Path(name)
+
+
+def _left_over(entry: os.DirEntry[str]) -> bool:
+    host, _, rest = entry.name.removesuffix(TEMPORARY).rpartition(".")[0].rpartition(".")
+    if host.endswith("." + socket.gethostname()[:32]) and rest.isdigit():
+        return not _alive(int(rest))
+
+    return time.time() - entry.stat(follow_symlinks=False).st_mtime > FORGOTTEN
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+
+    return True
+
+
+def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
+    """Give the finished file its name in one step."""
+    if overwrite:
+        os.replace(temporary, path)
+        return
+
+    try:
+        os.link(temporary, path)  # fails if the name exists, where a rename would replace it
+    except FileExistsError as error:
+        raise AlreadyThere(f"{path} appeared meanwhile and is not overwritten") from error
+    except OSError:  # a file system without hard links
+        _require_absent(path)
+        os.replace(temporary, path)
+
+
+def _flush(path: Path) -> None:
+    flags = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) if path.is_dir() else os.O_RDWR
+    try:
+        descriptor = os.open(path, flags)
+    except OSError:
+        if path.is_dir():  # not every system opens folders
+            return
+        raise
+
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+
+    return mask
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -1,0 +1,1 @@
+"""Increments: the value, its file, a folder of them."""

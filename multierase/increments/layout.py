@@ -1,0 +1,181 @@
+"""How an increment's parameters lie in the tensors of a file, checked by names and shapes alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+BYTES = {"F32": 4, "F16": 2, "I8": 1}
+CODES = {"float32": "F32", "float16": "F16", "int8": "I8"}
+STORED = tuple(CODES)  # dtypes that an increment's numbers may have
+LONGEST_PARAMETER = 512
+UP, DOWN, SHARED, GRAM = ".up", ".down", "shared.", "gram."
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a file: its dtype as safetensors writes it, and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tags:
+    """How a format names what is no parameter.
+
+    Args:
+        grams: name of a Gram factor -> its stream.
+        shared: name of a shared ``down`` -> its stream.
+        readers: stored parameter -> stream.
+    """
+
+    grams: Mapping[str, str]
+    shared: Mapping[str, str]
+    readers: Mapping[str, str]
+
+    @classmethod
+    def of_version(cls, version: int, readers: Mapping[str, str]) -> Tags:
+        if version == 1:
+            return cls({"gram.factor": "tokens"}, {"shared.down": "tokens"}, {})
+        streams = sorted(set(readers.values()))
+
+        return cls(
+            grams={GRAM + stream: stream for stream in streams},
+            shared={f"{SHARED}{stream}{DOWN}": stream for stream in streams},
+            readers=readers,
+        )
+
+    def shared_of(self, parameter: str) -> str | None:
+        """Return the name of the shared ``down`` that a parameter may use."""
+        if not self.readers:  # format 1, whose readers only the family knows
+            return next(iter(self.shared), None)
+        stream = self.readers.get(parameter)
+
+        return None if stream is None else f"{SHARED}{stream}{DOWN}"
+
+
+def require_parameter(name: str) -> None:
+    """Raise ``ValueError`` for a name that no parameter can have."""
+    if not name.isprintable() or not 0 < len(name) <= LONGEST_PARAMETER:
+        raise ValueError(f"{name!r:.60} is no parameter's name")
+
+
+def read_tensor(name: str, entry: dict) -> Tensor:
+    """Read one entry of safetensors' header. Raises ``ValueError`` for one that cannot be."""
+    require_parameter(name)
+    dtype, shape = entry["dtype"], entry["shape"]
+    if dtype not in BYTES:
+        raise ValueError(f"tensor {name!r:.60} has dtype {dtype!r:.20}, known are {sorted(BYTES)}")
+    if not isinstance(shape, list) or not shape:
+        raise ValueError(f"tensor {name!r:.60} has shape {shape!r:.40}: a parameter has dimensions")
+    if not all(isinstance(side, int) and side > 0 for side in shape):
+        raise ValueError(f"tensor {name!r:.60} has shape {shape!r:.40}")
+
+    start, end = entry["data_offsets"]
+    if end - start != BYTES[dtype] * math.prod(shape):
+        raise ValueError(f"tensor {name!r:.60}: {end - start} bytes are not {dtype} of {shape}")
+    return Tensor(dtype, tuple(shape))
+
+
+def parameter_shapes(tensors: Mapping[str, Tensor], tags: Tags) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the parameters, factored or not."""
+    shapes = {}
+    for name, tensor in tensors.items():
+        if name in tags.grams or name in tags.shared:
+            continue
+        if name.endswith(UP):
+            parameter = name.removesuffix(UP)
+            shapes[parameter] = _factored_shape(parameter, tensor, tensors, tags)
+        elif not name.endswith(DOWN):
+            shapes[name] = tensor.shape
+
+    return shapes
+
+
+def down_of(parameter: str, tensors: Mapping[str, object], tags: Tags) -> str:
+    """Return the name of the tensor that is a factored parameter's ``down``.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    own, shared = parameter + DOWN, tags.shared_of(parameter)
+    if own in tensors:
+        return own
+    if shared is None or shared not in tensors:
+        raise ValueError(f"{parameter} has one factor only: its {DOWN[1:]} is not there")
+
+    return shared
+
+
+def _factored_shape(
+    parameter: str, up: Tensor, tensors: Mapping[str, Tensor], tags: Tags
+) -> tuple[int, ...]:
+    down = tensors[down_of(parameter, tensors, tags)]
+    if parameter in tensors:
+        raise ValueError(f"{parameter} is there twice, dense and factored")
+    if len(up.shape) != 2 or len(down.shape) != 2 or up.shape[1] != down.shape[0]:
+        raise ValueError(f"{parameter}: factors of shapes {up.shape} and {down.shape} do not fit")
+
+    shape = up.shape[0], down.shape[1]
+    # A narrow layer may share the directions of a wide one, but none needs more than its inputs.
+    if up.shape[1] > max(shape):
+        raise ValueError(f"{parameter}: rank {up.shape[1]} is more than a matrix {shape} can have")
+    return shape
+
+
+def require_used(tensors: Mapping[str, Tensor], shapes: Shapes, tags: Tags) -> None:
+    """Raise ``ValueError`` for a tensor that belongs to no parameter."""
+    used = set(tags.grams) & tensors.keys()
+    for parameter in shapes:
+        if parameter + UP in tensors:
+            used |= {parameter + UP, down_of(parameter, tensors, tags)}
+        else:
+            used.add(parameter)
+
+    unused = sorted(tensors.keys() - used)
+    if unused:
+        raise ValueError(f"tensor {unused[0]!r:.60} belongs to no parameter")
+
+
+def require_dtypes(tensors: Mapping[str, Tensor], stated: str) -> None:
+    """Raise ``ValueError`` for a tensor of another dtype than the file states."""
+    for name, tensor in tensors.items():
+        wanted = stored_dtype(name, stated)
+        if tensor.dtype != CODES[wanted]:
+            raise ValueError(f"tensor {name!r:.60} is {tensor.dtype}, the file states {wanted}")
+
+
+def stored_dtype(name: str, stated: str) -> str:
+    """Return the dtype of one tensor of a file whose numbers are stored as ``stated``."""
+    if stated != "int8":
+        return stated
+    if name.endswith(UP):
+        return "int8"
+
+    return "float32" if name.endswith(DOWN) else "float16"
+
+
+def require_grams(
+    tensors: Mapping[str, Tensor], shapes: Shapes, readers: Mapping[str, str], tags: Tags
+) -> None:
+    """Raise ``ValueError`` for a Gram factor that does not fit the parameters of its stream.
+
+    Args:
+        shapes, readers: by the same names.
+    """
+    for name, stream in tags.grams.items():
+        if name not in tensors:
+            continue
+
+        shape, widths = tensors[name].shape, set()
+        for parameter, read in readers.items():
+            if read == stream and len(shapes[parameter]) == 2:
+                widths.add(shapes[parameter][1])
+        if len(shape) != 2 or shape[1] > shape[0] or (widths and widths != {shape[0]}):
+            raise ValueError(
+                f"{name} has shape {shape}, its parameters read vectors of {sorted(widths)}"
+            )

@@ -1,0 +1,1 @@
+"""Out of multierase and into it: other tools' files."""

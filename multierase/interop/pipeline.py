@@ -1,0 +1,79 @@
+"""A composed model as the pipeline folder that plain diffusers loads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+import multierase
+from multierase.composer import Composer
+from multierase.errors import AlreadyThere, WriteError
+from multierase.models.model import Model
+
+PROVENANCE = "multierase.json"
+
+
+def export_pipeline(model: Model, composer: Composer, folder: str | Path) -> Path:
+    """Write the model as it is composed now: a diffusers folder that needs no multierase to load.
+
+    A file ``multierase.json`` in it says what was erased, and how it was put together. The folder
+    appears whole or not at all.
+
+    Raises:
+        AlreadyThere: if ``folder`` holds anything already.
+        WriteError: if the disk is full, or the place cannot be written.
+    """
+    folder = Path(folder)
+    require_empty(folder)
+    temporary = _temporary(folder)
+
+    try:
+        model.pipeline.save_pretrained(temporary)
+        made = json.dumps(_provenance(model, composer), indent=1, sort_keys=True)
+        (temporary / PROVENANCE).write_text(made, encoding="utf-8")
+        temporary.chmod(0o755)
+        temporary.replace(folder)
+    except (OSError, SafetensorError) as error:
+        raise WriteError(f"cannot write {folder}: {error}; nothing was changed") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+    return folder
+
+
+def require_empty(folder: str | Path) -> None:
+    """Raise ``AlreadyThere`` unless ``folder`` is absent or empty."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise AlreadyThere(
+            f"{folder} exists and is not empty: give a new folder, or remove it first"
+        )
+
+
+def _temporary(folder: Path) -> Path:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    except OSError as error:
+        raise WriteError(f"cannot write into {folder.parent}: {error.strerror}") from error
+
+
+def _provenance(model: Model, composer: Composer) -> dict[str, Any]:
+    erased = {}
+    for name, strength in composer.erased.items():
+        provenance = composer.increments[name].provenance
+        erased[name] = {"strength": strength, **provenance.as_dict()}
+
+    return {
+        "version": multierase.__version__,
+        "base": model.name,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "solve": composer.solve,
+        "deviations": composer.deviations(),
+        "erased": erased,
+    }

@@ -1,0 +1,190 @@
+"""Methods that make increments, each with its paper. Names and descriptions need no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from multierase.errors import ConceptRefused, UsageError, suggest
+from multierase.prompts.concepts import Concept, require_distinct
+from multierase.prompts.lists import TaggedPrompt
+from multierase.training.settings import EraseSettings
+
+if TYPE_CHECKING:
+    from multierase.increments.value import Increment
+    from multierase.models.model import Model
+
+    Result = Increment | "Refusal"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A concept that a method could not erase, and the reason."""
+
+    concept: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a method is asked to make.
+
+    Args:
+        concepts: what to erase, each into its own increment.
+        settings: for all of them.
+        keep: prompts that must not change, beside the settings' own; those about a concept are left
+            out of its list.
+        simultaneous: train each under the increments of all.
+        checkpoints: folder for the state of interrupted runs; ``None`` keeps none.
+        resume: go on from a checkpoint that is there.
+        progress: show a progress bar on stderr.
+    """
+
+    concepts: Sequence[Concept]
+    settings: EraseSettings
+    keep: Sequence[TaggedPrompt] = ()
+    simultaneous: bool = False
+    checkpoints: Path | None = None
+    resume: bool = False
+    progress: bool = False
+
+
+class Produce(Protocol):
+    """Makes increments one after another, in the order of the concepts where it can.
+
+    When the next result is asked for, the last one counts as saved, and its checkpoint is removed.
+    """
+
+    def __call__(self, model: Model, order: Order) -> Iterator[Result]: ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make increments.
+
+    Args:
+        about: one line for the help.
+        paper: its address.
+        module: where its function ``produce`` is.
+    """
+
+    about: str
+    paper: str
+    module: str
+
+    @property
+    def produce(self) -> Produce:
+        """The method's function; it is imported when it is first needed."""
+        return import_module(self.module).produce
+
+
+METHODS: dict[str, Method] = {
+    "esd": Method(
+        "fine-tunes towards ESD's negative guidance",
+        "https://arxiv.org/abs/2303.07345",
+        "multierase.methods.esd",
+    ),
+    "sepme": Method(
+        "fine-tunes against SepME's concept correlation; needs its early stop",
+        "https://arxiv.org/abs/2402.05947",
+        "multierase.methods.sepme",
+    ),
+    "uce": Method(
+        "solves Unified Concept Editing's closed form; no training",
+        "https://arxiv.org/abs/2308.14761",
+        "multierase.methods.uce",
+    ),
+}
+
+
+def method_named(name: str) -> Method:
+    """Return the method of this name. Raises ``UsageError`` for an unknown one."""
+    if name not in METHODS:
+        raise UsageError(
+            f"unknown method {name!r}{suggest(name, METHODS)}; methods: {sorted(METHODS)}"
+        )
+
+    return METHODS[name]
+
+
+def erase(
+    model: Model,
+    concept: Concept | str,
+    settings: EraseSettings | None = None,
+    *,
+    method: str = "esd",
+    keep: Sequence[TaggedPrompt] = (),
+    progress: bool = False,
+) -> Increment:
+    """Erase ``concept`` from ``model``, and return what that changes; the model stays the same.
+
+    Nothing is written; ``multierase.Workspace.train`` stores increments, and can be resumed.
+
+    Args:
+        model: the frozen base.
+        concept: a ``Concept``, or its name.
+        settings: see ``EraseSettings``.
+        method: a name in ``METHODS``.
+        keep: prompts that must not change.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        ValueError: for settings out of range, an unknown scope, or a concept that the tokenizer
+            cannot represent.
+        ConceptRefused: if what must be kept exactly says all that the concept does.
+        FloatingPointError: if the training diverges.
+    """
+    (increment,) = erase_several(
+        model, [concept], settings, method=method, keep=keep, progress=progress
+    )
+    return increment
+
+
+def erase_several(
+    model: Model,
+    concepts: Sequence[Concept | str],
+    settings: EraseSettings | None = None,
+    *,
+    method: str = "esd",
+    simultaneous: bool = False,
+    keep: Sequence[TaggedPrompt] = (),
+    progress: bool = False,
+) -> list[Increment]:
+    """Erase several concepts, each into its own increment.
+
+    Where they change nothing but layers that read the text alone, they share batches: an increment
+    is that of a run of its own, up to the rounding of larger batches.
+
+    Args:
+        simultaneous: train each under the increments of all instead (SepME's simultaneous
+            optimisation, arXiv 2402.05947, eq. 34-36).
+
+    The other arguments and errors are those of ``erase``.
+    """
+    order = Order(
+        concepts=as_concepts(concepts),
+        settings=settings or EraseSettings(),
+        keep=keep,
+        simultaneous=simultaneous,
+        progress=progress,
+    )
+
+    increments = []
+    for result in method_named(method).produce(model, order):
+        if isinstance(result, Refusal):
+            raise ConceptRefused(result.reason, result.concept)
+        increments.append(result)
+    return increments
+
+
+def as_concepts(given: Sequence[Concept | str]) -> list[Concept]:
+    """Return concepts for names; raises as ``require_distinct`` and ``Concept`` do."""
+    concepts = [Concept(one) if isinstance(one, str) else one for one in given]
+    if not concepts:
+        raise UsageError("name at least one concept")
+    require_distinct([concept.name for concept in concepts])
+
+    return concepts

@@ -1,0 +1,97 @@
+"""What ESD and SepME share: concepts are trained in runs of as many as a batch may hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from multierase.errors import ConceptRefused
+from multierase.increments.value import Increment
+from multierase.methods import Order, Refusal
+from multierase.models.model import Model
+from multierase.models.weights import require_free
+from multierase.prompts.concepts import Concept
+from multierase.prompts.lists import not_about
+from multierase.training.checkpoint import checkpoint_path
+from multierase.training.loop import train
+from multierase.training.plan import Objective, Plan, resolve
+from multierase.training.settings import EraseSettings
+
+
+def produce(
+    model: Model, order: Order, objective: Objective, method: str
+) -> Iterator[Increment | Refusal]:
+    """Train the concepts of an order; see ``multierase.methods.Produce``.
+
+    Raises:
+        ModelHeld: if concepts are erased on the model now, so that it is not the base.
+    """
+    require_free(model)
+    for group in _groups(model, order):
+        plans, refusals = _resolved(model, order, group, objective)
+        yield from refusals
+        if not plans:
+            continue
+
+        path = None
+        if order.checkpoints is not None:
+            path = checkpoint_path(order.checkpoints, [plan.concept.name for plan in plans])
+        yield from train(
+            model,
+            plans,
+            method,
+            simultaneous=order.simultaneous,
+            checkpoint=path,
+            resume=order.resume,
+            progress=order.progress,
+        )
+
+        # Whoever asks for more has saved what there was.
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
+def _groups(model: Model, order: Order) -> list[Sequence[Concept]]:
+    """Divide the concepts into runs.
+
+    All of them, if they are trained under one another; as many as a batch may hold, if they change
+    nothing but layers that read the text alone; else each alone.
+    """
+    if order.simultaneous:
+        return [order.concepts]
+
+    settings, readers = order.settings, model.readers
+    shared = all(name in readers for name in model.scope_parameters(settings.scope))
+    size = max(1, settings.sampling_batch // settings.batch_size) if shared else 1
+
+    starts = range(0, len(order.concepts), size)
+    return [order.concepts[start : start + size] for start in starts]
+
+
+def _resolved(
+    model: Model, order: Order, group: Sequence[Concept], objective: Objective
+) -> tuple[list[Plan], list[Refusal]]:
+    """Return the plans of a run, and the concepts that are refused."""
+    refusals: list[Refusal] = []
+    while True:
+        plans = []
+        together = [concept.name for concept in group] if order.simultaneous else []
+        for concept in group:
+            settings = _settings_of(order, concept, together)
+            try:
+                plans.append(resolve(model, concept, settings, objective, together))
+            except ConceptRefused as error:
+                refusals.append(Refusal(concept.name, str(error)))
+
+        if len(plans) == len(group) or not order.simultaneous:
+            return plans, refusals
+        # Those that are left are trained beside fewer.
+        refused = {refusal.concept for refusal in refusals}
+        group = [concept for concept in group if concept.name not in refused]
+
+
+def _settings_of(order: Order, concept: Concept, together: Sequence[str]) -> EraseSettings:
+    """Add the order's keep-list to the settings, without what is about the erased concepts."""
+    keep = not_about(order.keep, concept.name, *together)
+
+    return dataclasses.replace(order.settings, keep=(*order.settings.keep, *keep))

@@ -1,0 +1,1 @@
+"""The families of models. No other package of multierase names an architecture."""

@@ -1,0 +1,233 @@
+"""The weights of a model while a composer changes them: pristine copies, and a watch over both."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from multierase.errors import DeviceError, ModelChanged, ModelHeld
+from multierase.models.model import Model
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a parameter was when it was last written.
+
+    Args:
+        version: torch's own counter of changes in place.
+        checksum: wrapping sum of the bits, which also sees changes through ``.data``: so LoRAs are
+            fused.
+    """
+
+    version: int
+    checksum: int
+
+
+class Weights:
+    """Parameters of a model, by name, with a pristine copy of each that was ever changed.
+
+    Before a parameter is read or written, it must be the one that was last seen, with the values
+    that were last written. Anything else is ``ModelChanged``: somebody loaded other weights, fused
+    a LoRA, quantised or replaced a layer.
+    """
+
+    def __init__(self, model: Model):
+        self.model = model
+        self._parameters: dict[str, nn.Parameter] = {}
+        self._pristine: dict[str, torch.Tensor] = {}
+        self._stamps: dict[str, Stamp] = {}
+        self._names = frozenset(model.parameters())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def parameter(self, name: str) -> nn.Parameter:
+        """Return a parameter as it stands.
+
+        Raises:
+            ModelChanged: if it is another one than before.
+            DeviceError: if its values are not at hand, because they were offloaded.
+        """
+        parameter = _parameter(self.model, name)
+        known = self._parameters.setdefault(name, parameter)
+        if known is not parameter:
+            raise ModelChanged(
+                f"{name} was replaced since it was composed (other weights loaded with "
+                "assign=True, or a layer quantised or wrapped): make a new composer for the model "
+                "as it is now"
+            )
+        if parameter.is_meta:
+            raise DeviceError(
+                f"{name} has no values: the model is offloaded; move it to a device before "
+                "composing, or compose before offloading it"
+            )
+
+        return parameter
+
+    def pristine(self, name: str) -> torch.Tensor:
+        """Return the base's own values, a copy once the parameter has been changed."""
+        return self._pristine.get(name, self.parameter(name).detach())
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Make the pristine copies of these parameters, before they are changed."""
+        for name in names:
+            if name not in self._pristine:
+                parameter = self.parameter(name)
+                self._pristine[name] = parameter.detach().clone()
+                self._stamps[name] = _stamp(parameter)
+
+    @torch.no_grad()
+    def write(self, name: str, values: torch.Tensor) -> None:
+        """Write a parameter's values, and note what was written."""
+        parameter = self._parameters[name]
+        parameter.copy_(values)
+        self._stamps[name] = _stamp(parameter)
+
+    def require_untouched(self, besides: Iterable[str] = ()) -> None:
+        """Raise ``ModelChanged`` if somebody else has changed a parameter since it was written.
+
+        Args:
+            besides: parameters that may hold anything, because writing them was interrupted.
+        """
+        excused = set(besides)
+        for name, stamp in self._stamps.items():
+            parameter = self.parameter(name)
+            if name not in excused and stamp != _stamp(parameter):
+                raise ModelChanged(
+                    f"{name} has other values than were composed: somebody loaded other weights "
+                    "or fused a LoRA since. Undo that (unfuse), or load the base again and make a "
+                    "new composer; fuse LoRAs before the first composition"
+                )
+
+    def changed_since(self) -> bool:
+        """Whether any parameter is not what it was when it was last written or copied."""
+        try:
+            self.require_untouched()
+        except ModelChanged:
+            return True
+
+        return False
+
+
+class Hold:
+    """One composer's hold on a model: as long as concepts are erased, no other may change it."""
+
+    def __init__(self, owner: object, weights: Weights):
+        self._owner = weakref.ref(owner)
+        self._weights = weights
+        self._changed: tuple[str, ...] = ()
+
+    @property
+    def owner(self) -> object | None:
+        """The composer; ``None`` once it is gone."""
+        return self._owner()
+
+    def __deepcopy__(self, memo: dict) -> None:
+        """Leave a copied module free: the copy's weights are nobody's."""
+
+    def __reduce__(self) -> tuple:
+        return type(None), ()
+
+    def note(self, changed: Iterable[str]) -> None:
+        """Note which parameters are not the base's."""
+        self._changed = tuple(changed)
+
+    def give_back(self) -> None:
+        """Write the base's own values, for a composer that is gone."""
+        logger.warning("a composer was lost while concepts were erased: the base is restored")
+        for name in self._changed:
+            self._weights.parameter(name)
+            self._weights.write(name, self._weights.pristine(name))
+
+
+_LOCK = threading.RLock()
+_ATTRIBUTE = "_multierase_hold"
+
+
+def acquire(owner: object, weights: Weights) -> Hold:
+    """Let ``owner`` change the model's weights from now on.
+
+    Raises:
+        ModelHeld: if another composer has concepts erased on it.
+    """
+    with _LOCK:
+        require_free(weights.model, owner)
+        held = _hold_of(weights.model)
+        if held is not None:
+            return held
+
+        hold = Hold(owner, weights)
+        # On the module itself, so that both are collected together.
+        _denoiser(weights.model).__dict__[_ATTRIBUTE] = hold
+        return hold
+
+
+def release(owner: object, weights: Weights) -> None:
+    """Let others change the model's weights."""
+    with _LOCK:
+        held = _hold_of(weights.model)
+        if held is not None and held.owner is owner:
+            del _denoiser(weights.model).__dict__[_ATTRIBUTE]
+
+
+def require_free(model: Model, owner: object = None) -> None:
+    """Make sure that the model's weights are the base's, or composed by ``owner``.
+
+    What a composer that is gone has left is restored.
+
+    Raises:
+        ModelHeld: if another composer has concepts erased on the model.
+    """
+    with _LOCK:
+        held = _hold_of(model)
+        if held is None or held.owner is owner is not None:
+            return
+        if held.owner is not None:
+            raise ModelHeld(
+                "another composer has concepts erased on this model: restore_all with it first, "
+                "or use that one"
+            )
+
+        held.give_back()
+        del _denoiser(model).__dict__[_ATTRIBUTE]
+
+
+def _hold_of(model: Model) -> Hold | None:
+    return _denoiser(model).__dict__.get(_ATTRIBUTE)
+
+
+def _denoiser(model: Model) -> nn.Module:
+    return next(iter(model.components.values()))
+
+
+def _parameter(model: Model, name: str) -> nn.Parameter:
+    try:
+        parameter = getattr(model.module_of(name), name.rpartition(".")[2], None)
+    except AttributeError:
+        parameter = None
+    if not isinstance(parameter, nn.Parameter):
+        raise ModelChanged(
+            f"the model has no parameter {name} any more: a layer was replaced; make a new "
+            "composer for the model as it is now"
+        )
+
+    return parameter
+
+
+@torch.no_grad()
+def _stamp(parameter: nn.Parameter) -> Stamp:
+    values = parameter.detach()
+    flat = values.reshape(-1).contiguous()
+    # Sums of eight bytes at once are as fast as memory, and exact in any order.
+    wide = flat.numel() * flat.element_size() % 8 == 0
+    words = flat.view(torch.int64) if wide else flat.view(torch.uint8)
+
+    return Stamp(parameter._version, int(words.sum().item()))

@@ -1,0 +1,145 @@
+"""Pictures to look at: sheets, matrices, files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from multierase.errors import MissingExtra
+from multierase.files import plain, replacing
+
+GAP = 4  # pixels between pictures
+LINE = 17  # pixels of a label's line
+SMALL = 128  # pictures smaller than this are shown twice as large
+
+
+def to_picture(image: torch.Tensor) -> Image.Image:
+    """Turn ``(3, h, w)`` in [0, 1] into a picture."""
+    pixels = (image.clamp(0, 1) * 255).round().byte()
+
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def contact_sheet(
+    images: torch.Tensor,
+    columns: int,
+    *,
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+) -> Image.Image:
+    """Lay out ``(n, 3, h, w)`` pictures in [0, 1] row by row, with labels."""
+    scale = 2 if images.shape[-1] < SMALL else 1
+    height, width = (side * scale for side in images.shape[-2:])
+    font = ImageFont.load_default(14)
+
+    row_labels = [plain(label) for label in row_labels]
+    left = max((int(font.getlength(label)) for label in row_labels), default=0)
+    left += 12 if row_labels else 0
+    wrapped = [_wrap(plain(label), width, font) for label in column_labels]
+    top = max((label.count("\n") + 1 for label in wrapped), default=0) * LINE
+    top += 8 if column_labels else 0
+
+    rows = -(-len(images) // columns)
+    size = left + columns * (width + GAP), top + rows * (height + GAP)
+    sheet = Image.new("RGB", size, "white")
+    for index, image in enumerate(images):
+        picture = to_picture(image).resize((width, height), Image.Resampling.BICUBIC)
+        row, column = divmod(index, columns)
+        sheet.paste(picture, (left + column * (width + GAP), top + row * (height + GAP)))
+
+    draw = ImageDraw.Draw(sheet)
+    for row, label in enumerate(row_labels):
+        draw.text((6, top + row * (height + GAP) + height // 2 - 8), label, "black", font)
+    for column, label in enumerate(wrapped):
+        place = left + column * (width + GAP) + 4, 4
+        draw.multiline_text(place, label, "black", font, spacing=2)
+    return sheet
+
+
+def matrix_picture(table: Mapping[str, Mapping[str, float]], title: str) -> Image.Image:
+    """Draw a heatmap with its numbers, rows and columns as the table has them.
+
+    Raises:
+        MissingExtra: without matplotlib (``multierase[plots]``).
+    """
+    require_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = list(next(iter(table.values()), {}))
+    values = [[row[column] for column in columns] for row in table.values()]
+    size = 2.5 + 0.7 * max(len(columns), 5), 2 + 0.5 * len(values)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(values, cmap="magma_r", vmin=0, vmax=1, aspect="auto")
+
+    # A name is shown as it is written: a dollar sign does not begin a formula.
+    names = [plain(column).replace("$", r"\$") for column in columns]
+    rows = [plain(row).replace("$", r"\$") for row in table]
+    axes.set_xticks(range(len(columns)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(values)), rows)
+    figure.suptitle(title, fontsize=10, wrap=True)
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            color = "white" if value > 0.5 else "black"
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=color)
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def require_matplotlib() -> None:
+    """Raise ``MissingExtra`` unless matplotlib is installed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra(
+            "a matrix as a picture needs matplotlib: pip install 'multierase[plots]'"
+        ) from error
+
+
+def require_picture_name(path: str | Path) -> str:
+    """Return the format that a file name says. Raises ``ValueError`` for one that is no picture."""
+    suffix = Path(path).suffix.lower()
+    formats = Image.registered_extensions()
+    if suffix not in formats or formats[suffix] not in Image.SAVE:
+        raise ValueError(
+            f"cannot write a picture as {Path(path).name!r}: give a name that ends in .png, .jpg "
+            "or .webp"
+        )
+
+    return formats[suffix]
+
+
+def save_picture(picture: Image.Image, path: str | Path) -> None:
+    """Write a picture whole or not at all, in the format that the file name says.
+
+    Raises:
+        ValueError: for a name that says no format of pictures.
+        WriteError: if the disk is full, or the folder cannot be written.
+    """
+    path = Path(path)
+    data = io.BytesIO()
+    picture.save(data, require_picture_name(path))
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.getvalue())
+
+
+def _wrap(label: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    lines = [""]
+    for word in label.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width - 8:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""What people write: concepts, the sentences about them, and lists of prompts."""

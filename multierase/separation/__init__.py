@@ -1,0 +1,1 @@
+"""What belongs to a concept in a model's language, and what must not change."""

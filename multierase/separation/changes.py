@@ -1,0 +1,80 @@
+"""What a set of increments adds to a model's weights, one parameter after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from multierase.increments.value import Delta, Factors, Increment
+from multierase.separation.solves import Transfer
+
+Transfers = Mapping[str, Mapping[str, Transfer]]
+"""By concept, by stream."""
+
+
+class Changes:
+    """``Σ s_i Δ_i T_i`` of a set of concepts.
+
+    A stream's readers share the factor that reads the text, in most files: what is done to that
+    factor is done once.
+
+    Args:
+        active: by concept the increments to apply.
+        strengths: by concept its ``s_i``.
+        transfers: ``T_i``; the identity where there is none.
+    """
+
+    def __init__(
+        self,
+        active: Mapping[str, Increment],
+        strengths: Mapping[str, float],
+        transfers: Transfers,
+    ):
+        self.active, self.strengths, self.transfers = active, strengths, transfers
+        self._stacked: dict[tuple, torch.Tensor] = {}
+
+    def added(self, start: torch.Tensor, parameter: str) -> torch.Tensor:
+        """Return ``start`` and the changes of this parameter, in float32; ``start`` stays.
+
+        Factors, which are most of what there is, are stacked and multiplied once. So the weights
+        are gone through once, however many concepts there are.
+        """
+        factors: dict[str, Factors] = {}
+        for concept, increment in self.active.items():
+            delta = increment.deltas.get(parameter)
+            if isinstance(delta, Factors):
+                factors[concept] = delta
+            elif delta is not None:
+                start = start + self._moved(concept, parameter, delta).to(start.device)
+        if not factors:
+            return start
+
+        down = self._downs(parameter, factors).to(start.device)
+        up = torch.cat([delta.up for delta in factors.values()], dim=1).to(start.device)
+        return torch.addmm(start, up, down)
+
+    def _downs(self, parameter: str, factors: Mapping[str, Factors]) -> torch.Tensor:
+        """Return the stacked ``s_i down_i T_i``."""
+        ids = [(concept, id(delta.down)) for concept, delta in factors.items()]
+        key = (self._stream(parameter), *ids)
+        if key not in self._stacked:
+            rows = [
+                self._moved(concept, parameter, delta.down) for concept, delta in factors.items()
+            ]
+            self._stacked[key] = torch.cat(rows)
+
+        return self._stacked[key]
+
+    def _moved(self, concept: str, parameter: str, rows: Delta) -> torch.Tensor:
+        stream = self.active[concept].readers.get(parameter)
+        through = self.transfers.get(concept, {}).get(stream)
+
+        return self.strengths[concept] * (through(rows) if through else rows)
+
+    def _stream(self, parameter: str) -> str | None:
+        for increment in self.active.values():
+            if parameter in increment.readers:
+                return increment.readers[parameter]
+
+        return None

@@ -1,0 +1,149 @@
+"""The increments that fit a model, and how a set of them is put together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import torch
+
+from multierase.errors import IncrementFileError, UnknownConcept, suggest
+from multierase.increments.fingerprint import Fingerprint
+from multierase.increments.format import fingerprints, require_fits
+from multierase.increments.value import Increment
+from multierase.models.weights import Weights, require_free
+from multierase.separation.directions import gram
+from multierase.separation.keep_list import KeepList
+from multierase.separation.solves import Transfer, joint_transfers
+
+logger = logging.getLogger(__name__)
+
+Grams = Mapping[str, torch.Tensor]  # by stream
+
+
+class Fitting:
+    """The increments of a mapping that were made for a model, each checked once.
+
+    Args:
+        owner: the composer that may hold the model.
+        weights: the model's.
+        increments: from concept name to increment.
+    """
+
+    def __init__(self, owner: object, weights: Weights, increments: Mapping[str, Increment]):
+        self._owner, self._weights, self._increments = owner, weights, increments
+        self._checked: dict[str, Increment] = {}
+        self._kept: dict[str, Grams] = {}
+        self._fingerprints: dict[str, Fingerprint] = {}  # they take longer than composing
+        self._all: dict[str, tuple[tuple[str, ...], torch.Tensor]] = {}
+
+    def increment(self, name: str) -> Increment:
+        """Return an increment.
+
+        Raises:
+            UnknownConcept: if there is none of this name.
+            IncrementFileError: if it belongs to another base.
+        """
+        if name not in self._checked:
+            if name not in self._increments:
+                here = sorted(self._increments)
+                raise UnknownConcept(
+                    f"no increment for {name!r}{suggest(name, here)}; there are {here}"
+                )
+            increment = self._increments[name]
+            self._require_fits(increment)
+            self._checked[name] = increment
+
+        return self._checked[name]
+
+    def transfers(
+        self,
+        active: Mapping[str, Increment],
+        keep: KeepList | None,
+        *,
+        keep_weight: float,
+        ridge: float,
+    ) -> dict[str, dict[str, Transfer]]:
+        """Solve jointly for the ``T_i`` of the erased concepts, by concept and stream."""
+        transfers: dict[str, dict[str, Transfer]] = {name: {} for name in active}
+        for stream in self._weights.model.streams:
+            reading = {n: i for n, i in active.items() if stream in i.readers.values()}
+            if not reading:
+                continue
+
+            factors = {name: grams_of(increment)[stream] for name, increment in reading.items()}
+            lists = self._others(active, stream)
+            if keep is not None:
+                lists.append(keep.gram(stream, active))
+            solved = joint_transfers(factors, lists, keep_weight=keep_weight, ridge=ridge)
+            for name, transfer in solved.items():
+                transfers[name][stream] = transfer
+
+        return transfers
+
+    def _others(self, active: Mapping[str, Increment], stream: str) -> list[torch.Tensor]:
+        """Return the Gram matrix of all concepts that are not erased, if there are any.
+
+        A library may hold many more concepts than are erased. Whichever is less work is done: they
+        are summed, or the erased ones are taken from the sum over all, which is kept. Which it is
+        follows from the two sets, so that the bits do too.
+        """
+        names = tuple(sorted(self._increments))
+        factors: dict[str, torch.Tensor] = {}
+        for name in names:
+            grams = active[name].grams if name in active else self._kept_grams(name)
+            if stream in grams:
+                factors[name] = grams[stream]
+
+        kept = [factor for name, factor in factors.items() if name not in active]
+        gone = [active[name].grams[stream] for name in active if stream in active[name].grams]
+        if not kept:
+            return []
+        if len(kept) <= len(gone):
+            return [gram(torch.cat(kept, dim=1).T)]
+
+        known = self._all.get(stream)
+        if known is None or known[0] != names:
+            every = gram(torch.cat(list(factors.values()), dim=1).T)
+            known = self._all[stream] = names, every
+        return [known[1] - gram(torch.cat(gone, dim=1).T)]
+
+    def _kept_grams(self, name: str) -> Grams:
+        """Return the Gram factors of a concept that is not erased.
+
+        An increment that could not be applied to this model, or whose concept cannot be told apart,
+        keeps nothing.
+        """
+        if name not in self._kept:
+            try:
+                self._kept[name] = grams_of(self.increment(name))
+            except (ValueError, KeyError, FileNotFoundError) as error:
+                logger.warning("the tokens of %r are not kept: %s", name, error)
+                self._kept[name] = {}
+
+        return self._kept[name]
+
+    def _require_fits(self, increment: Increment) -> None:
+        require_free(self._weights.model, self._owner)
+        here = {n: self._weights.pristine(n) for n in increment.shapes if n in self._weights}
+        new = here.keys() - self._fingerprints.keys()
+        self._fingerprints |= fingerprints(here, new)
+
+        require_fits(increment, here, self._fingerprints)
+
+
+def grams_of(increment: Increment) -> Grams:
+    """Return an increment's Gram factors.
+
+    Raises:
+        IncrementFileError: if it holds none, so that its concept cannot be told apart.
+    """
+    missing = set(increment.readers.values()) - increment.grams.keys()
+    if missing or not increment.grams:
+        raise IncrementFileError(
+            f"increment {increment.concept!r} holds no Gram matrix of its concept's tokens, "
+            "without which concepts cannot be told apart: erase it again, or compose with "
+            "solve='sum'"
+        )
+
+    return increment.grams

@@ -1,0 +1,72 @@
+"""How increments that were trained apart are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+
+from multierase.separation.directions import TINY, covariance
+
+Transfer = Callable[[torch.Tensor], torch.Tensor]
+"""``Δ -> Δ T``, row by row, of ``(n, d)`` float32."""
+
+
+def joint_transfers(
+    own: Mapping[str, torch.Tensor],
+    kept: Iterable[torch.Tensor],
+    *,
+    keep_weight: float,
+    ridge: float,
+) -> dict[str, Transfer]:
+    """Solve for ``T_i`` ``(d, d)`` with which ``Σ_i s_i Δ_i T_i`` does best what each ``Δ_i`` does.
+
+    Each increment is to move its own concept's tokens as it does alone, and all of them together
+    are to do little to the kept ones. The minimum of ``Σ_i ‖ΔW E_i − s_i Δ_i E_i‖² + κ n ‖ΔW
+    E_kept‖² + λ ‖ΔW‖²`` is ``ΔW = Σ_i s_i Δ_i C_i M⁻¹`` with ``M = Σ_i C_i + κ n C_kept + λ``: one
+    ``(d, d)`` factorisation for all layers of a stream, whatever the strengths.
+
+    The kept side grows with the number ``n`` of erased concepts; with a fixed weight, forty of them
+    outweigh it. The ridge stands for what no list names: without it a word in no list is taken for
+    whatever word it is nearest to.
+
+    Args:
+        own: by erased concept ``F`` ``(d, r)``, with ``F Fᵀ`` the Gram matrix of its tokens.
+        kept: Gram matrices ``(d, d)`` of what is kept; each list weighs the same.
+        keep_weight: ``κ``, weight of the kept side beside all erased concepts together.
+        ridge: ``λ``, in units of the tokens' mean variance.
+
+    Raises:
+        ValueError: for a singular system.
+    """
+    factors = {name: _in_units(factor) for name, factor in own.items()}
+    every = torch.cat(list(factors.values()), dim=1)
+    total = every @ every.T + ridge * torch.eye(len(every), dtype=torch.float64)
+    lists = [covariance(matrix) for matrix in kept]
+    if lists:
+        total = total + keep_weight * len(factors) * sum(lists) / len(lists)
+
+    cholesky, failed = torch.linalg.cholesky_ex(total)
+    if failed:
+        raise ValueError(
+            f"the joint solve is singular with ridge {ridge}: give a larger one, such as 1e-2"
+        )
+
+    # C_i M⁻¹ = F (M⁻¹ F)ᵀ has as many columns as the concept has tokens, not as dimensions.
+    solved = torch.cholesky_solve(every, cholesky).T.float()
+    rows = solved.split([factor.shape[1] for factor in factors.values()])
+    return {
+        name: _through(factor.float(), right)
+        for (name, factor), right in zip(factors.items(), rows, strict=True)
+    }
+
+
+def _in_units(factor: torch.Tensor) -> torch.Tensor:
+    """Return the factor ``(d, r)`` of a Gram matrix in units of its mean variance."""
+    factor = factor.double()
+
+    return factor * (len(factor) / factor.square().sum().clamp_min(TINY)).sqrt()
+
+
+def _through(left: torch.Tensor, right: torch.Tensor) -> Transfer:
+    return lambda rows: (rows @ left) @ right

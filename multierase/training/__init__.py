@@ -1,0 +1,1 @@
+"""Training an increment: what is asked, what is learned from, the one loop."""

@@ -1,0 +1,256 @@
+"""One erasure under way: its variables, optimiser and stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import multierase
+from multierase.increments.fingerprint import Fingerprint
+from multierase.increments.provenance import Cost, Provenance, Stop
+from multierase.increments.value import Increment, gram_factor
+from multierase.models.conditioning import Conditioning
+from multierase.models.model import Model
+from multierase.training.delta import Inputs, Student, predictions
+from multierase.training.examples import Examples
+from multierase.training.objectives import (
+    REGULARIZERS,
+    concept_correlation,
+    erasure_degree,
+    squared_error,
+)
+from multierase.training.plan import Plan
+from multierase.training.stopping import MomentumStop
+from multierase.training.trajectories import Batch, EvaluationCounter
+
+FREE_RATE = 0.005  # of a weight's root mean square, for parameters that train freely
+CORRELATION_WAIT = 10  # steps before SepME's code stops
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A step's loss, and the statistics that may end the erasure.
+
+    Args:
+        own: of the objective.
+        others: of what keeps and regularises.
+    """
+
+    own: torch.Tensor
+    others: torch.Tensor
+    degree: float
+    correlation: float
+
+
+class Erasure:
+    """One erasure under way, and what a checkpoint holds of it.
+
+    Args:
+        model: the frozen base.
+        plan: what is asked.
+        method: name of the method, for the provenance.
+    """
+
+    def __init__(self, model: Model, plan: Plan, method: str):
+        self.model, self.plan, self.method = model, plan, method
+        self.concept, self.settings = plan.concept, plan.settings
+        self.student = Student(model, plan.parameters, plan.readers, plan.directions)
+        self.optimizer = torch.optim.Adam(self._parameter_groups())
+
+        on_degree, at = self.settings.stop_on == "degree", self.settings.stop_at
+        momentum = self.settings.momentum
+        self.degree = MomentumStop(at if on_degree else None, momentum)
+        # SepME's code starts the average at the first value, and does not stop at once.
+        self.correlation = MomentumStop(
+            None if on_degree else at, momentum, average=None, wait=CORRELATION_WAIT
+        )
+
+        self.evaluations = EvaluationCounter()
+        self.examples = Examples(model, plan, self.evaluations)
+        self.step, self.seconds, self.finished = 0, 0.0, False
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What must be the same for a checkpoint to belong to this erasure."""
+        return json.loads(
+            json.dumps(
+                {
+                    "concept": dataclasses.asdict(self.concept),
+                    "settings": dataclasses.asdict(self.settings),
+                    "method": self.method,
+                    "base": self.model.name,
+                    "dtype": str(self.model.dtype),
+                    "beside": list(self.plan.beside),
+                }
+            )
+        )
+
+    def inputs(self, batch: Batch) -> Inputs:
+        """Return what to ask the student: the concept's text, the null's if need be, the kept."""
+        texts = [batch.text]
+        if self.plan.asks_null:
+            texts.append(batch.null)
+        if len(batch.kept):
+            texts.append(batch.kept)
+        count = len(texts)
+
+        return (
+            batch.x_t.repeat(count, 1, 1, 1),
+            batch.t.repeat(count),
+            Conditioning.cat(texts),
+        )
+
+    def loss(self, batch: Batch, eps: torch.Tensor) -> Loss:
+        """Compute a step's loss.
+
+        Args:
+            eps: the student's predictions for ``inputs``.
+
+        Raises:
+            FloatingPointError: if it is not finite.
+        """
+        eps_student, *rest = eps.split(len(batch))
+        eps_student_null = rest.pop(0) if self.plan.asks_null else batch.eps_null
+        correlation = concept_correlation(
+            eps_student, eps_student_null, batch.eps_concept, batch.eps_null
+        )
+        if self.plan.objective == "correlation":
+            own = correlation
+        else:
+            own = squared_error(eps_student, batch.target)
+
+        others = torch.zeros(())
+        if rest:
+            others = others + self.settings.keep_weight * squared_error(rest[0], batch.eps_kept)
+        if self.settings.regularizer != "none":
+            norm = REGULARIZERS[self.settings.regularizer]
+            deltas = map(self.student.delta, self.student.variables)
+            others = others + self.settings.beta * norm(deltas)
+
+        self._require_finite(own + others)
+        self.evaluations.trained += len(eps)
+        degree = erasure_degree(eps_student.detach(), batch.eps_concept, batch.eps_null)
+        return Loss(own, others, degree.item(), correlation.item())
+
+    def observe(self, loss: Loss) -> None:
+        """Count a step that has been taken; finish if its statistics say so."""
+        self.step += 1
+        by_degree = self.degree.update(loss.degree)
+        by_correlation = self.correlation.update(loss.correlation)
+        self.finished = by_degree or by_correlation
+
+    def measure_step(self, batch: Batch) -> None:
+        """Count the floating-point operations of a forward and backward, in forwards."""
+        one = batch.take(slice(0, 1))
+        inputs = one.x_t, one.t, one.text
+        with FlopCounterMode(display=False) as forward, torch.no_grad():
+            self.model.predict(*inputs)
+
+        with (
+            FlopCounterMode(display=False) as both,
+            predictions([self.student], [inputs]) as (eps,),
+        ):
+            eps.float().sum().backward()
+        self.optimizer.zero_grad()
+
+        self.evaluations.step_cost = both.get_total_flops() / forward.get_total_flops()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that an interrupted erasure needs to go on, as plain values and tensors."""
+        variables = self.student.variables.items()
+
+        return {
+            "key": json.dumps(self.key, sort_keys=True),
+            "variables": {name: variable.detach() for name, variable in variables},
+            "optimizer": self.optimizer.state_dict(),
+            "degree": dataclasses.asdict(self.degree),
+            "correlation": dataclasses.asdict(self.correlation),
+            "evaluations": dataclasses.asdict(self.evaluations),
+            "step": self.step,
+            "seconds": self.seconds,
+            "finished": self.finished,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        with torch.no_grad():
+            for name, variable in self.student.variables.items():
+                saved = state["variables"][name]
+                if saved.shape != variable.shape:
+                    raise ValueError(f"{name} has shape {tuple(saved.shape)}")
+                variable.copy_(saved)
+
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.degree = MomentumStop(**state["degree"])
+        self.correlation = MomentumStop(**state["correlation"])
+        vars(self.evaluations).update(dataclasses.asdict(EvaluationCounter(**state["evaluations"])))
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.finished = bool(state["finished"])
+
+    def increment(self) -> Increment:
+        """Return what has been learned."""
+        model, prompts = self.model, self.concept.prompts
+        grams = {stream: gram_factor(model.own_tokens(prompts, stream)) for stream in model.streams}
+
+        return Increment(
+            deltas=self.student.deltas(),
+            base=Fingerprint.of(model.name, model.family, self.student.frozen),
+            provenance=self._provenance(),
+            grams=grams,
+            readers=self.plan.readers,
+        )
+
+    def _provenance(self) -> Provenance:
+        concept = self.concept
+
+        return Provenance(
+            concept=concept.name,
+            prompts=concept.prompts,
+            contexts=concept.contexts,
+            anchor=concept.anchor,
+            erase_from=concept.erase_from,
+            method=self.method,
+            scope=self.settings.scope,
+            settings=json.loads(json.dumps(dataclasses.asdict(self.settings))),
+            seed=self.settings.seed,
+            version=multierase.__version__,
+            cost=Cost(
+                unet_evaluations=round(self.evaluations.total),
+                seconds=round(self.seconds, 2),
+                peak_memory_mib=self.model.peak_memory(),
+            ),
+            stop=Stop(
+                reason="erased" if self.finished else "steps",
+                steps=self.step,
+                degree=self.degree.average,
+                degrees=tuple(round(degree, 5) for degree in self.degree.curve),
+            ),
+            separation=self.plan.separation,
+        )
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Give each variable its learning rate: a coefficient has another unit than a weight."""
+        groups = []
+        for name, variable in self.student.variables.items():
+            groups.append({"params": [variable], "lr": self._rate(name)})
+
+        return groups
+
+    def _rate(self, name: str) -> float:
+        if name in self.student.down:
+            return self.settings.learning_rate
+
+        size = self.student.frozen[name].float().square().mean().sqrt().item()
+        return self.settings.free_learning_rate or FREE_RATE * size
+
+    def _require_finite(self, loss: torch.Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"erasing {self.concept.name!r}: the loss is {loss.item()} at step {self.step}: "
+                "lower the learning rate or use float32"
+            )

@@ -1,0 +1,137 @@
+"""How to erase one concept, or several: the settings of the training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from multierase.errors import suggest
+from multierase.models.scopes import scope_names
+
+Schedule = Literal["pooled", "frozen", "student"]
+Statistic = Literal["degree", "correlation"]
+Regularizer = Literal["none", "l1", "l2"]
+
+
+@dataclass(frozen=True)
+class EraseSettings:
+    """How to erase.
+
+    Args:
+        scope: which weights may change; each family of models has its own list.
+        schedule: where the latents ``x_t`` come from. ``pooled``: from every point of a few
+            trajectories of the frozen base, whose guidance has made the predictions that the target
+            needs; the points are used again and again. ``frozen`` (the authors' later code): each
+            from a trajectory of its own, of which nothing else is used. ``student`` (the paper):
+            the same, sampled from the erased model itself.
+        trajectories: of the pooled schedule, with ``sampler_steps`` points each. These two bound
+            the memory of the pool.
+        eta: strength of the negative guidance, the paper's ``η``.
+        steps: the most optimiser steps; the early stop ends most erasures sooner.
+        batch_size: latents in a step.
+        learning_rate: of Adam, for separated parameters, such as keys and values: one step moves
+            the concept's tokens by about as much.
+        free_learning_rate: of Adam, for all other weights; by default half a percent of each
+            tensor's root mean square.
+        stop_at: end once the moving average of ``stop_on`` has fallen to this; null for all steps.
+        stop_on: the erasure ``degree``, which has no unit, or, as in SepME, the ``correlation``
+            itself, whose scale is the model's.
+        momentum: of that moving average.
+        sampler_steps: DDIM steps of a whole trajectory; a latent is taken from a random one.
+        sampling_batch: latents sampled at once, and trained on at once where several concepts share
+            a run; it bounds the memory.
+        guidance_scale: of the sampling that makes the latents.
+        gradient_checkpointing: keep few activations of a training step and compute the rest again.
+            It costs about one more evaluation a step, for a large model on a small GPU.
+        regularizer: norm of the increment that is added to the loss: ``none``, ``l1`` (SepME), or
+            ``l2``.
+        beta: weight of the regularizer.
+        decouple: train parameters that read the text alone only in directions of the concept's
+            tokens that leave the empty prompt and ``keep`` exactly as they are. Other parameters of
+            the scope train freely.
+        keep: prompts that must not change at all, beside the empty one.
+        keep_weight: weight of a second loss, which holds predictions for prompts drawn from
+            ``keep`` and the known ones to the base's, on the same latents.
+        known: use the prompts that the base's own folder lists in ``prompts.csv``, if it does.
+            Sentences about a concept that is given by its name alone are erased with it, and the
+            rest is to change as little as can be.
+        tolerance: directions of the concept with a singular value below this share of the largest
+            are not used.
+        ridge: of the separation from the known prompts, in units of their mean variance.
+        seed: of everything random.
+
+    Raises:
+        ValueError: for values out of range; all of them at once.
+    """
+
+    scope: str = "esd-x-strict"
+    schedule: Schedule = "pooled"
+    trajectories: int = 16
+    eta: float = 3.0
+    steps: int = 60
+    batch_size: int = 4
+    learning_rate: float = 1e-1
+    free_learning_rate: float | None = None
+    stop_at: float | None = -1.0
+    stop_on: Statistic = "degree"
+    momentum: float = 0.9
+    sampler_steps: int = 10
+    sampling_batch: int = 64
+    guidance_scale: float = 3.0
+    gradient_checkpointing: bool = False
+    regularizer: Regularizer = "none"
+    beta: float = 1e-6
+    decouple: bool = True
+    keep: tuple[str, ...] = ()
+    keep_weight: float = 0.0
+    known: bool = True
+    tolerance: float = 0.05
+    ridge: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keep", tuple(self.keep))
+        problems = list(self._problems())
+        if problems:
+            raise ValueError("erase settings: " + "; ".join(problems))
+
+    @property
+    def steps_ahead(self) -> int:
+        """Steps whose latents are sampled together; the student samples each step's anew."""
+        if self.schedule == "student":
+            return 1
+
+        return max(1, self.sampling_batch // self.batch_size)
+
+    def _problems(self) -> Iterator[str]:
+        yield from self._wrong_choices()
+        for name in ("steps", "batch_size", "trajectories", "sampler_steps", "sampling_batch"):
+            if getattr(self, name) < 1:
+                yield f"{name} is {getattr(self, name)}, give 1 or more"
+        for name in ("learning_rate", "free_learning_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not (math.isfinite(rate) and rate > 0):
+                yield f"{name} is {rate}, give a positive number"
+
+        if not 0 <= self.momentum < 1:
+            yield f"momentum is {self.momentum}, give 0 or more and less than 1"
+        for name in ("eta", "guidance_scale", "stop_at"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                yield f"{name} is {value}, give a finite number"
+        for name in ("beta", "keep_weight", "tolerance", "ridge"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                yield f"{name} is {value}, give a finite number, 0 or more"
+
+    def _wrong_choices(self) -> Iterator[str]:
+        scopes = scope_names()
+        if self.scope not in scopes:
+            yield f"unknown scope {self.scope!r}{suggest(self.scope, scopes)}; scopes: {scopes}"
+
+        choices = {"schedule": Schedule, "stop_on": Statistic, "regularizer": Regularizer}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in get_args(allowed):
+                yield f"{name} is {getattr(self, name)!r}, give one of {list(get_args(allowed))}"

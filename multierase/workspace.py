@@ -1,0 +1,286 @@
+"""A workspace: a model, a library and a keep-list, and the one place that decides the default.
+
+The command line, Python, the demonstration and the evaluation all open one. So the same request
+gives the same bits everywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from multierase.composer import Composer, Solve
+from multierase.errors import MultieraseError, UsageError
+from multierase.generate import generate
+from multierase.increments.library import Library
+from multierase.increments.value import Increment
+from multierase.interop.pipeline import export_pipeline
+from multierase.methods import Order, Refusal, as_concepts, method_named
+from multierase.models.loading import load_base
+from multierase.models.model import Model
+from multierase.prompts.concepts import Concept
+from multierase.prompts.lists import TaggedPrompt, unknown_to
+from multierase.sampling import SamplingSettings
+from multierase.separation.keep_list import KeepList
+from multierase.training.settings import EraseSettings
+
+ENTANGLED = 0.5  # share of an increment's own effect; from here on it is worth a warning
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An increment that was made, and the file that it is in."""
+
+    increment: Increment
+    path: Path
+
+
+@dataclass(frozen=True)
+class Entangled:
+    """Two concepts of which erasing the first moves the second.
+
+    Args:
+        share: the effect on the other's tokens, as a share of the effect on its own.
+    """
+
+    erased: str
+    moved: str
+    share: float
+
+
+class Workspace:
+    """A base model, a library of increments, and how they are composed.
+
+    The model is loaded when it is first needed. Increments are put together by the joint solve
+    where there is a keep-list, the base's own or a given one, and else by their sum.
+
+    Args:
+        library: folder of increments, or a ``Library``; ``None`` for a base alone.
+        base: what ``load_base`` takes, or a model that is loaded already.
+        create: make the library's folder if it is not there.
+        device, dtype, base_config: see ``load_base``.
+        solve: ``sum`` or ``joint``, in place of the default.
+        keep: prompts to keep, beside the base's own list.
+        keep_weight: see ``Composer``.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, unless ``create``.
+    """
+
+    def __init__(
+        self,
+        library: str | Path | Library | None = None,
+        base: str | Path | Model = "emoji",
+        *,
+        create: bool = False,
+        device: str | torch.device | None = None,
+        dtype: str = "float32",
+        base_config: str | None = None,
+        solve: Solve | None = None,
+        keep: Sequence[TaggedPrompt | str] = (),
+        keep_weight: float = 3.0,
+    ):
+        if isinstance(library, str | Path):
+            library = Library(library, create=create)
+        self._library, self._base = library, base
+        self._loading = {"device": device, "dtype": dtype, "config": base_config}
+        self._solve, self._keep_weight = solve, keep_weight
+        self.keep = [TaggedPrompt(one) if isinstance(one, str) else one for one in keep]
+
+    @cached_property
+    def model(self) -> Model:
+        """The base."""
+        if isinstance(self._base, Model):
+            return self._base
+
+        return load_base(self._base, **self._loading)
+
+    @property
+    def library(self) -> Library:
+        """The increments. Raises ``UsageError`` for a workspace without a library."""
+        if self._library is None:
+            raise UsageError("give a library, the folder of increments (--library)")
+
+        return self._library
+
+    @cached_property
+    def keep_list(self) -> KeepList | None:
+        """The base's own prompts and the given ones; ``None`` if there are none."""
+        listed = [*self.model.known_prompts, *self.keep]
+        if not listed and self._solve != "joint":
+            return None
+        if self._library is None:
+            return KeepList.of(self.model, listed, [])
+
+        return KeepList.cached(self._library.folder, self.model, listed, self._library)
+
+    @cached_property
+    def composer(self) -> Composer:
+        """The composer of this model, with the default decided."""
+        increments: Mapping[str, Increment] = self._library if self._library is not None else {}
+
+        return Composer(
+            self.model,
+            increments,
+            solve=self._solve,
+            keep=None if self._solve == "sum" else self.keep_list,
+            keep_weight=self._keep_weight,
+        )
+
+    def train(
+        self,
+        *concepts: Concept | str,
+        settings: EraseSettings | None = None,
+        method: str = "esd",
+        simultaneous: bool = False,
+        overwrite: bool = False,
+        resume: bool = False,
+        progress: bool = False,
+    ) -> list[Trained | Refusal]:
+        """Make an increment for each concept, and store it in the library as soon as it is there.
+
+        Everything that can be checked is checked before the first step. An interrupted run can be
+        resumed: its checkpoint stays in the library's folder until its increments are saved.
+
+        Args:
+            concepts: ``Concept`` objects, or their names.
+            settings: see ``EraseSettings``.
+            method: a name in ``multierase.methods.METHODS``.
+            simultaneous: train each under the increments of all.
+            overwrite: replace increments of these names that are there already.
+            resume: go on where an interrupted run stopped.
+            progress: show a progress bar on stderr.
+
+        Returns:
+            A ``Trained`` or a ``Refusal`` for each concept.
+
+        Raises:
+            AlreadyThere: for a concept that is in the library already, unless ``overwrite``.
+            ModelHeld: if concepts are erased on the model now.
+            UsageError, ValueError, WriteError: for anything else that is wrong with the request.
+        """
+        named = as_concepts(concepts)
+        self.library.check_targets([concept.name for concept in named], overwrite=overwrite)
+        producer = method_named(method)
+        self._warn_of_unknown(named)
+
+        order = Order(
+            concepts=named,
+            settings=settings or EraseSettings(),
+            keep=self.keep,
+            simultaneous=simultaneous,
+            checkpoints=self.library.folder,
+            resume=resume,
+            progress=progress,
+        )
+        done: list[Trained | Refusal] = []
+        for result in producer.produce(self.model, order):
+            if isinstance(result, Increment):
+                done.append(Trained(result, self.library.save(result, overwrite=overwrite)))
+            else:
+                logger.warning("refused %r: %s", result.concept, result.reason)
+                done.append(result)
+
+        self._forget()
+        return done
+
+    @property
+    def erased(self) -> Mapping[str, float]:
+        """The concepts that are erased now, with their strengths."""
+        return self.composer.erased
+
+    def erase(self, *concepts: str, strength: float = 1.0) -> None:
+        """Apply the increments of these concepts; see ``Composer.erase``."""
+        self.composer.erase(*concepts, strength=strength)
+
+    def restore(self, *concepts: str) -> None:
+        """Remove the increments of these concepts; see ``Composer.restore``."""
+        self.composer.restore(*concepts)
+
+    def restore_all(self) -> None:
+        """Remove every increment: the base, bit for bit."""
+        self.composer.restore_all()
+
+    def set(self, erased: Mapping[str, float]) -> None:
+        """Erase exactly these concepts, at these strengths."""
+        self.composer.set(erased)
+
+    def erasing(self, *concepts: str, strength: float = 1.0) -> AbstractContextManager[Composer]:
+        """Erase more concepts for the length of a block; the state before it comes back."""
+        return self.composer.erasing(*concepts, strength=strength)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        settings: SamplingSettings | None = None,
+        *,
+        progress: bool = False,
+    ) -> torch.Tensor:
+        """Make pictures of the model as it is composed now; see ``multierase.generate``."""
+        return generate(self.model, prompts, seeds, settings, progress=progress)
+
+    def export(self, folder: str | Path) -> Path:
+        """Write the model as it is composed now; see ``export_pipeline``."""
+        return export_pipeline(self.model, self.composer, folder)
+
+    def entangled(self, concepts: Sequence[str] | None = None) -> list[Entangled]:
+        """Return pairs of concepts of which erasing the first moves the second.
+
+        Args:
+            concepts: only pairs with one of these; all by default.
+        """
+        found = []
+        for erased, moves in self.composer.crosstalk().items():
+            own = moves.get(erased, 0.0)
+            for moved, move in moves.items():
+                wanted = concepts is None or {erased, moved} & set(concepts)
+                if moved == erased or moved not in self.library or not wanted or not own:
+                    continue
+                if move / own > ENTANGLED:
+                    found.append(Entangled(erased, moved, move / own))
+
+        return found
+
+    def validate(self) -> Iterator[tuple[Path, str | None]]:
+        """Check every file of the library: whole, made for this model, and fit to be composed.
+
+        Yields:
+            Each file, with what is wrong with it, or ``None``.
+        """
+        yield from self.library.problems().items()
+
+        solves: tuple[Solve, ...] = ("sum", "joint")
+        composers = [Composer(self.model, self.library, solve=solve) for solve in solves]
+        for name, header in self.library.headers().items():
+            yield header.path, _first_problem(composers, name)
+
+    def _warn_of_unknown(self, concepts: Sequence[Concept]) -> None:
+        known = self.model.known_prompts
+        for concept in concepts:
+            warning = unknown_to(known, concept.name) if concept.is_bare else None
+            if warning is not None:
+                logger.warning("%s", warning)
+
+    def _forget(self) -> None:
+        """Let the composer and the keep-list learn of new increments."""
+        for name in ("composer", "keep_list"):
+            self.__dict__.pop(name, None)
+
+
+def _first_problem(composers: Sequence[Composer], name: str) -> str | None:
+    for composer in composers:
+        try:
+            composer.check({name: 1.0})
+        except (MultieraseError, ValueError, RuntimeError) as error:
+            return str(error)
+
+    return None
