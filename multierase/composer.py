@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ from multierase.separation.changes import Changes
 from multierase.separation.crosstalk import crosstalk_of, deviations_of
 from multierase.separation.fitting import Fitting, grams_of
 from multierase.separation.keep_list import KeepList
+
+logger = logging.getLogger(__name__)
 
 Solve = Literal["sum", "joint"]
 KEPT = "(kept)"  # the column of a cross-talk table for what the keep-list says
@@ -78,6 +81,7 @@ class Composer:
         self.keep_weight, self.ridge = keep_weight, ridge
         self._lock = threading.RLock()
         self._erased: dict[str, float] = {}
+        self._warned: set[str] = set()
         self._unsure: frozenset[str] = frozenset()  # parameters whose writing was interrupted
         self._begin()
 
@@ -127,6 +131,7 @@ class Composer:
             try:
                 self._ready(wanted)
                 touched = self._touched(wanted)
+                self._warn_of_summed(wanted)
                 if touched or wanted != self._erased:
                     self._commit(wanted, dict(self._build(touched, wanted)))
             finally:
@@ -225,6 +230,20 @@ class Composer:
         for name in moving:
             touched.update(self._fitting.increment(name).deltas)
         return frozenset(touched)
+
+    def _warn_of_summed(self, wanted: Mapping[str, float]) -> None:
+        """Say once for each concept what the joint solve cannot reach."""
+        for name in sorted(wanted.keys() - self._warned) if self.solve == "joint" else ():
+            increment = self._fitting.increment(name)
+            summed = [p for p in increment.deltas if p not in increment.readers]
+            self._warned.add(name)
+            if summed:
+                logger.warning(
+                    "%r changes %d parameters that do not read the text alone: those are summed, "
+                    "whatever the solve",
+                    name,
+                    len(summed),
+                )
 
     def _changes(self, strengths: Mapping[str, float]) -> Changes:
         """Put a set of concepts together."""

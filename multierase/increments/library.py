@@ -73,7 +73,10 @@ class Library(Mapping[str, "Increment"]):
 
     def problems(self) -> dict[Path, str]:
         """Return what is wrong with each file that is no sound increment of this library."""
-        return {entry.path: entry.problem for entry in self._scan() if entry.problem is not None}
+        entries = [entry for entry in self._scan(warn=False) if entry.problem is not None]
+        self._warned.update(entry.path for entry in entries)  # whoever asks is told here
+
+        return {entry.path: entry.problem for entry in entries}
 
     def path(self, concept: str) -> Path:
         """Return where the concept's file is or would be."""
@@ -171,14 +174,14 @@ class Library(Mapping[str, "Increment"]):
 
         return entry is not None and entry.header is not None and entry.header.concept == concept
 
-    def _scan(self) -> list[Entry]:
+    def _scan(self, *, warn: bool = True) -> list[Entry]:
         with os.scandir(self.folder) as found:
             names = sorted(entry.name for entry in found if entry.name.endswith(SUFFIX))
         entries = [self._entry(self.folder / name) for name in names if not name.startswith(".")]
         there = [entry for entry in entries if entry is not None]
 
         for entry in there:
-            if entry.problem is not None and entry.path not in self._warned:
+            if warn and entry.problem is not None and entry.path not in self._warned:
                 self._warned.add(entry.path)
                 logger.warning("left out: %s", entry.problem)
         return there

@@ -26,23 +26,23 @@ class EraseSettings:
             needs; the points are used again and again. ``frozen`` (the authors' later code): each
             from a trajectory of its own, of which nothing else is used. ``student`` (the paper):
             the same, sampled from the erased model itself.
-        trajectories: of the pooled schedule, with ``sampler_steps`` points each. These two bound
-            the memory of the pool.
+        trajectories: number of trajectories of the pooled schedule, with ``sampler_steps`` points
+            each. These two bound the memory of the pool.
         eta: strength of the negative guidance, the paper's ``η``.
         steps: the most optimiser steps; the early stop ends most erasures sooner.
         batch_size: latents in a step.
-        learning_rate: of Adam, for separated parameters, such as keys and values: one step moves
-            the concept's tokens by about as much.
-        free_learning_rate: of Adam, for all other weights; by default half a percent of each
-            tensor's root mean square.
+        learning_rate: Adam's learning rate for separated parameters, such as keys and values: one
+            step moves the concept's tokens by about as much.
+        free_learning_rate: Adam's learning rate for all other weights; by default half a percent of
+            each tensor's root mean square.
         stop_at: end once the moving average of ``stop_on`` has fallen to this; null for all steps.
         stop_on: the erasure ``degree``, which has no unit, or, as in SepME, the ``correlation``
             itself, whose scale is the model's.
-        momentum: of that moving average.
+        momentum: momentum of the moving average of ``stop_on``.
         sampler_steps: DDIM steps of a whole trajectory; a latent is taken from a random one.
         sampling_batch: latents sampled at once, and trained on at once where several concepts share
             a run; it bounds the memory.
-        guidance_scale: of the sampling that makes the latents.
+        guidance_scale: guidance of the sampling that makes the latents.
         gradient_checkpointing: keep few activations of a training step and compute the rest again.
             It costs about one more evaluation a step, for a large model on a small GPU.
         regularizer: norm of the increment that is added to the loss: ``none``, ``l1`` (SepME), or
@@ -59,8 +59,8 @@ class EraseSettings:
             rest is to change as little as can be.
         tolerance: directions of the concept with a singular value below this share of the largest
             are not used.
-        ridge: of the separation from the known prompts, in units of their mean variance.
-        seed: of everything random.
+        ridge: ridge of the separation from the known prompts, in units of their mean variance.
+        seed: seed of everything random.
 
     Raises:
         ValueError: for values out of range; all of them at once.
