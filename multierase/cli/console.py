@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import rich.box
 import rich.console
@@ -21,7 +22,18 @@ PIPED = 200  # columns where nobody looks: a table in a file or a pipe is not cu
 NUMBER = re.compile(r"-|-?[0-9.]+(e[-+]?[0-9]+)?%?")
 GAP = 2  # blanks between two columns of a table
 
-stderr = rich.console.Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+class Console(rich.console.Console):
+    """A console that obeys no markup, and leaves a closed pipe to ``main``."""
+
+    def __init__(self, **options: Any):
+        super().__init__(markup=False, highlight=False, emoji=False, **options)
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+stderr = Console(stderr=True)
 
 
 def say(message: str, *, label: str = "", style: str = "") -> None:
@@ -35,8 +47,10 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
+            told = record.levelno <= logging.INFO
             style = "red" if record.levelno >= logging.ERROR else "yellow"
-            say(record.getMessage(), label=f"{record.levelname.lower()}: ", style=style)
+            label = "" if told else f"{record.levelname.lower()}: "
+            say(record.getMessage(), label=label, style=style)
         except Exception:  # as every handler: a log line that cannot be written ends no work
             self.handleError(record)
 
@@ -115,9 +129,9 @@ def finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _stdout() -> rich.console.Console:
+def _stdout() -> Console:
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED
-    return rich.console.Console(width=width, markup=False, highlight=False, emoji=False)
+    return Console(width=width)
 
 
 def _fitting(

@@ -61,8 +61,9 @@ class Option:
         taken |= {"type": self.type, "metavar": self._metavar(), "default": self.default}
         if self.positional:
             return {**taken, "nargs": "*" if self.several else "?"}
-        if self.several:
-            taken |= {"nargs": "+", "action": "append" if self.grouped else "extend", "default": []}
+        if self.several:  # as text; the parser checks each against the choices
+            action = "append" if self.grouped else "extend"
+            taken |= {"type": str, "nargs": "+", "action": action, "default": []}
         return {**taken, "required": self.required}
 
     def described(self) -> str:

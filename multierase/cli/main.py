@@ -40,8 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _run(given)
         sys.stdout.flush()  # here, so that a closed pipe is noticed here
         return code
-    except SystemExit as end:  # argparse, after --help
-        return int(end.code or 0)
     except BrokenPipeError:
         return _quiet()
     except BaseException as error:
@@ -57,8 +55,10 @@ def _run(given: list[str]) -> int:
 
     name, rest = _verb_of(given)
     verb = VERBS[name]
-    parser = parser_of(name)
-    arguments = parser.read(rest)
+    try:
+        arguments = parser_of(name).read(rest)
+    except SystemExit as end:  # argparse, after --help
+        return int(end.code or 0)
 
     module = importlib.import_module(f"multierase.cli.verbs.{verb.module}")
     began = time.time()
@@ -182,6 +182,7 @@ def _log_to_console() -> None:
     root = logging.getLogger()
     if not any(isinstance(handler, ConsoleHandler) for handler in root.handlers):
         root.addHandler(ConsoleHandler())
+    logging.getLogger("multierase").setLevel(logging.INFO)
 
 
 def _quiet() -> int:

@@ -9,7 +9,6 @@ from multierase.cli.flags import Option, one_of, settings_options
 from multierase.cli.option_groups import base, composition, keep_file, library
 from multierase.cli.options_evaluation import evaluate_options, report_options, sweep_options
 
-METHODS = ("esd", "sepme", "uce")
 STORED = ("float32", "float16", "int8")
 
 
@@ -53,11 +52,19 @@ def erase_settings() -> list[Option]:
 
 
 def _erase() -> list[Option]:
+    from multierase.methods import METHODS
+
+    methods = [f"{name} {method.about.replace(';', ',')}" for name, method in METHODS.items()]
     return [
         Option("concepts", "names of the concepts to erase", several=True, default=[]),
         *base(),
         library("folder of increments; made if need be"),
-        Option("--method", "how increments are made", type=one_of(METHODS), default="esd"),
+        Option(
+            "--method",
+            f"how increments are made: {'; '.join(methods)}",
+            type=one_of(tuple(METHODS)),
+            default="esd",
+        ),
         Option(
             "--prompts",
             "prompts that call the concept up; by default its name and the base's sentences about "

@@ -6,6 +6,7 @@ import argparse
 import itertools
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
             return ", ".join(flags) or str(action.metavar)
 
         return f"{flags[0]} {action.metavar}" + (" ..." if action.nargs == "+" else "")
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """Wrap between words alone: a choice such as ``esd-x-strict`` stays whole."""
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
 class Parser(jsonargparse.ArgumentParser):
@@ -66,7 +71,17 @@ class Parser(jsonargparse.ArgumentParser):
         for key, value in configured.items():
             if self.options[key].positional and not namespace[key]:
                 namespace[key] = _as_positional(self.options[key], value)
+
+        self._require_choices(namespace)
         return namespace
+
+    def _require_choices(self, namespace: jsonargparse.Namespace) -> None:
+        """Check values that are given several at a time, which argparse takes as text."""
+        for key, option in self.options.items():
+            allowed = choices_of(option.type) if option.several else []
+            for value in namespace[key] if allowed else []:
+                if value not in allowed:
+                    raise UsageError(_wrong_value(option, value))
 
     def _parsed(self, tokens: Sequence[str]) -> jsonargparse.Namespace:
         try:

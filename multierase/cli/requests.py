@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
@@ -13,11 +13,9 @@ from multierase.errors import UsageError
 from multierase.prompts.lists import TaggedPrompt, read_prompts
 
 if TYPE_CHECKING:
-    from multierase.workspace import Workspace
+    from multierase.workspace import Entangled, Workspace
 
 logger = logging.getLogger(__name__)
-
-ENTANGLED = 0.5  # share of a concept's own effect from which on composing is worth a warning
 
 
 def settings_of(kind: type, arguments: Namespace) -> Any:
@@ -102,6 +100,8 @@ def open_workspace(arguments: Namespace, **more: Any) -> Workspace:
 
 def warn_of_deviations(deviations: Mapping[str, float]) -> None:
     """Warn of concepts whose effect in a composition is far from their increment's own."""
+    from multierase.workspace import ENTANGLED
+
     for concept, deviation in deviations.items():
         if deviation > ENTANGLED:
             logger.warning(
@@ -120,24 +120,12 @@ def relative_to_own(table: Mapping[str, Mapping[str, float]]) -> dict[str, dict[
     }
 
 
-def entangled_pairs(relative: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
-    """List the pairs ``[i, j]`` of which erasing the first moves the second nearly as much."""
-    return [
-        [name, other]
-        for name, row in relative.items()
-        for other, share in row.items()
-        if other != name and other in relative and share > ENTANGLED
-    ]
-
-
-def warn_of_entangled(
-    relative: Mapping[str, Mapping[str, float]], pairs: Sequence[Sequence[str]]
-) -> None:
-    """Warn of each pair, with the share."""
-    for name, other in pairs:
+def warn_of_entangled(pairs: Iterable[Entangled]) -> None:
+    """Warn of concepts of which erasing the first moves the second."""
+    for pair in pairs:
         logger.warning(
             "%r and %r are entangled: erasing the first moves the second, %.2f of itself",
-            name,
-            other,
-            relative[name][other],
+            pair.erased,
+            pair.moved,
+            pair.share,
         )

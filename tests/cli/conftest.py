@@ -1,12 +1,14 @@
 """Command lines, run in this process; and a library of two quick increments."""
 
 import json
+import re
 import shutil
 
 import pytest
 
 from multierase.cli.main import main
 
+BARS = re.compile(r"(\x1b\[A|\r)[^\r\n]*%\|[^\r\n]*\n?|\x1b\[A")  # progress, which is redrawn
 QUICK = ["--steps", "4", "--batch-size", "2", "--sampler-steps", "4", "--stop-at", "null"]
 QUICK += ["--learning-rate", "1e-2"]
 
@@ -19,7 +21,8 @@ def run(capsys, monkeypatch):
     def run(*arguments):
         capsys.readouterr()
         code = main([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        return code, out, BARS.sub("", err)
 
     return run
 

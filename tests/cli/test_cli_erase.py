@@ -15,7 +15,7 @@ KEYS = {
 
 
 def files_of(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def test_erase_reports_the_promised_keys(run_json, tmp_path):

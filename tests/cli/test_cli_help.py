@@ -4,7 +4,8 @@ import pytest
 
 from multierase.cli.flags import choices_of
 from multierase.cli.main import parser_of
-from multierase.cli.options import METHODS, VERBS, common
+from multierase.cli.options import VERBS, common
+from multierase.methods import METHODS
 
 EVERY = [(verb, option) for verb in VERBS for option in (*VERBS[verb].options(), *common())]
 IDS = [f"{verb} {option.name}" for verb, option in EVERY]
@@ -18,7 +19,7 @@ def test_every_flag_says_what_it_is_and_what_it_takes(verb, option, run):
     code, out, _ = run(verb, "--help")
     text = " ".join(out.split())
     assert code == 0
-    assert (option.label if option.name != option.key else option.key) in text
+    assert (option.key.upper() if option.positional else option.label) in text
     for choice in choices_of(option.type):
         assert choice in text
 
@@ -48,10 +49,10 @@ def test_examples_can_be_parsed(verb):
     parser_of(verb).read(words[2:])
 
 
-def test_the_methods_are_those_of_the_library():
-    from multierase.methods import METHODS as made
-
-    assert tuple(made) == METHODS
+def test_every_method_is_described(run):
+    text = " ".join(run("erase", "--help")[1].split())
+    for name, method in METHODS.items():
+        assert f"{name} {method.about.split(';')[0]}" in text
 
 
 def test_dtypes_and_solves_are_those_of_the_library():

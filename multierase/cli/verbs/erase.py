@@ -10,10 +10,8 @@ from jsonargparse import Namespace
 
 from multierase.cli.console import print_table
 from multierase.cli.requests import (
-    entangled_pairs,
     listed_in,
     open_workspace,
-    relative_to_own,
     settings_of,
     warn_of_entangled,
     warn_of_old_lists,
@@ -55,14 +53,12 @@ def run_erase(arguments: Namespace) -> dict:
         for result in results
         if not hasattr(result, "increment")
     ]
-    for row in refused:
-        logger.warning("refused %r: %s", row["concept"], row["reason"])
     if not rows:
         raise ConceptRefused(
             f"refused {[row['concept'] for row in refused]}: {refused[0]['reason']}"
         )
 
-    _warn_of_entangled(workspace, {row["concept"] for row in rows})
+    _warn_of_entangled(workspace, [row["concept"] for row in rows])
     if len(concepts) == 1:
         return rows[0]
     return {"increments": rows, **({"refused": refused} if refused else {})}
@@ -117,12 +113,8 @@ def _row(trained: Trained) -> dict:
     }
 
 
-def _warn_of_entangled(workspace: Workspace, names: set[str]) -> None:
+def _warn_of_entangled(workspace: Workspace, names: list[str]) -> None:
     try:
-        relative = relative_to_own(workspace.composer.crosstalk())
+        warn_of_entangled(workspace.entangled(names))
     except ValueError as error:  # what was asked for is done; a file beside it may be anything
         logger.warning("cross-talk with the rest of the library is not known: %s", error)
-        return
-
-    pairs = [pair for pair in entangled_pairs(relative) if names & set(pair)]
-    warn_of_entangled(relative, pairs)

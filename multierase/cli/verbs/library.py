@@ -9,7 +9,6 @@ from jsonargparse import Namespace
 
 from multierase.cli.console import percent, print_lines, print_table, say, shown
 from multierase.cli.requests import (
-    entangled_pairs,
     listed_in,
     open_workspace,
     relative_to_own,
@@ -80,8 +79,8 @@ def run_show(arguments: Namespace) -> dict:
     if not arguments.concept:
         raise UsageError("name a concept: multierase show NAME --library FOLDER")
     library = Library(arguments.library)
-    increment = library[arguments.concept]
     header = library.header(arguments.concept)
+    increment = library[arguments.concept]
 
     return {
         **_row(header),
@@ -216,22 +215,29 @@ def print_compress(report: dict) -> None:
 def run_crosstalk(arguments: Namespace) -> dict:
     """Measure how much each increment moves the tokens of every concept."""
     Library(arguments.library)
-    workspace = open_workspace(arguments, keep=listed_in(arguments.keep_file))
-    table = workspace.composer.crosstalk()
-    relative = relative_to_own(table)
-    pairs = entangled_pairs(relative)
-    warn_of_entangled(relative, pairs)
+    from multierase.pictures import (
+        matrix_picture,
+        require_matplotlib,
+        require_picture_name,
+        save_picture,
+    )
 
     if arguments.out is not None:
-        from multierase.pictures import matrix_picture, save_picture
+        require_matplotlib()
+        require_picture_name(arguments.out)
+    workspace = open_workspace(arguments, keep=listed_in(arguments.keep_file))
+    table = workspace.composer.crosstalk()
+    relative, entangled = relative_to_own(table), workspace.entangled()
+    warn_of_entangled(entangled)
 
+    if arguments.out is not None:
         save_picture(matrix_picture(relative, TITLE), arguments.out)
         say(f"wrote {arguments.out}")
     return {
         "library": arguments.library,
         "crosstalk": table,
         "relative": relative,
-        "entangled": pairs,
+        "entangled": [[pair.erased, pair.moved] for pair in entangled],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
@@ -32,10 +33,12 @@ def run_generate(arguments: Namespace) -> dict:
         )
     if arguments.images < 1:
         raise UsageError(f"--images {arguments.images}: give 1 or more")
-    settings = settings_of(SamplingSettings, arguments)
-    workspace = _composed(arguments)
+    settings, strengths = settings_of(SamplingSettings, arguments), _wanted(arguments)
 
-    from multierase.pictures import contact_sheet, save_picture
+    from multierase.pictures import contact_sheet, require_picture_name, save_picture
+
+    require_picture_name(arguments.out)
+    workspace = _composed(arguments, strengths)
 
     prompts = list(arguments.prompts) * arguments.images
     rows = range(arguments.seed, arguments.seed + arguments.images)
@@ -59,7 +62,7 @@ def print_generate(report: dict) -> None:
 
 def run_compose(arguments: Namespace) -> dict:
     """Write the base with concepts erased as a pipeline that needs no multierase."""
-    workspace = _composed(arguments)
+    workspace = _composed(arguments, _wanted(arguments))
     folder = workspace.export(arguments.out)
 
     return {"folder": str(folder), **_state(workspace)}
@@ -70,8 +73,8 @@ def print_compose(report: dict) -> None:
     say(f"wrote {report['folder']}: a diffusers pipeline")
 
 
-def _composed(arguments: Namespace) -> Workspace:
-    """Open a workspace and erase what the flags say; all that can be is checked before it loads."""
+def _wanted(arguments: Namespace) -> dict[str, float]:
+    """Read what to erase, by name the strength, and check it before anything loads."""
     if arguments.erase and arguments.library is None:
         raise UsageError("--erase needs --library, the folder of increments")
     library = Library(arguments.library) if arguments.library is not None else None
@@ -83,7 +86,11 @@ def _composed(arguments: Namespace) -> Workspace:
     if both:
         raise UsageError(f"both to erase and to keep: {both}; decide for one")
     warn_of_old_lists(arguments, "keep")
+    return strengths
 
+
+def _composed(arguments: Namespace, strengths: Mapping[str, float]) -> Workspace:
+    """Open a workspace and erase what is wanted."""
     keep = [*listed_in(arguments.keep_file), *arguments.keep]
     workspace = open_workspace(
         arguments, solve=arguments.solve, keep=keep, keep_weight=arguments.keep_weight
