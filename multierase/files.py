@@ -87,7 +87,7 @@ def collect_left_over(folder: Path) -> None:
                     os.unlink(entry.path)
 
 
-def digest_bytes(*parts: bytes | str, length: int = 64) -> str:
+def digest_bytes(*parts: bytes | memoryview | str, length: int = 64) -> str:
     """Return the first ``length`` hex digits of the SHA-256 of the parts, one after another."""
     digest = hashlib.sha256()
     for part in parts:
@@ -120,7 +120,7 @@ def digest_tensors(
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
     return digest.hexdigest()[:length]
 

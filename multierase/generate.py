@@ -59,7 +59,7 @@ def generate(
     with tqdm(total=len(prompts), desc="pictures", disable=not progress) as bar:
         for start in range(0, len(prompts), settings.batch_size):
             part = slice(start, start + settings.batch_size)
-            inputs = {"prompt": list(prompts[part])}
+            inputs: dict[str, object] = {"prompt": list(prompts[part])}
             if encoded is not None:
                 inputs = {name: tensor[part] for name, tensor in encoded.items()}
             batches.append(_batch(model, inputs, seeds[part], settings))

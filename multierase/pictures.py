@@ -15,6 +15,8 @@ from multierase.files import plain, replacing
 
 GAP = 4  # pixels between pictures
 LINE = 17  # pixels of a label's line
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 SMALL = 128  # pictures smaller than this are shown twice as large
 
 
@@ -133,7 +135,7 @@ def save_picture(picture: Image.Image, path: str | Path) -> None:
         temporary.write_bytes(data.getvalue())
 
 
-def _wrap(label: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+def _wrap(label: str, width: int, font: Font) -> str:
     lines = [""]
     for word in label.split():
         longer = f"{lines[-1]} {word}".strip()

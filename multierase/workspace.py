@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -91,7 +92,7 @@ class Workspace:
         if isinstance(library, str | Path):
             library = Library(library, create=create)
         self._library, self._base = library, base
-        self._loading = {"device": device, "dtype": dtype, "config": base_config}
+        self._loading: dict[str, Any] = {"device": device, "dtype": dtype, "config": base_config}
         self._solve, self._keep_weight = solve, keep_weight
         self.keep = [TaggedPrompt(one) if isinstance(one, str) else one for one in keep]
 

@@ -133,7 +133,7 @@ def _stacks(increment: Increment) -> list[Stack]:
 
 
 def _stack(increment: Increment, names: list[str]) -> Stack:
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64)
     for name in names:
         delta = increment.deltas[name]
         if isinstance(delta, Factors):

@@ -32,8 +32,11 @@ Tensors = Mapping[str, torch.Tensor]
 class Described(Protocol):
     """What has to fit a base: an increment, or a file's header."""
 
-    concept: str
-    base: Fingerprint
+    @property
+    def concept(self) -> str: ...
+
+    @property
+    def base(self) -> Fingerprint: ...
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]: ...

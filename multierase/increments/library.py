@@ -73,10 +73,13 @@ class Library(Mapping[str, "Increment"]):
 
     def problems(self) -> dict[Path, str]:
         """Return what is wrong with each file that is no sound increment of this library."""
-        entries = [entry for entry in self._scan(warn=False) if entry.problem is not None]
-        self._warned.update(entry.path for entry in entries)  # whoever asks is told here
+        found = {}
+        for entry in self._scan(warn=False):
+            if entry.problem is not None:
+                found[entry.path] = entry.problem
+        self._warned.update(found)  # whoever asks is told here
 
-        return {entry.path: entry.problem for entry in entries}
+        return found
 
     def path(self, concept: str) -> Path:
         """Return where the concept's file is or would be."""

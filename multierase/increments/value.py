@@ -237,14 +237,17 @@ def _scaled(delta: Delta, factor: float) -> Delta:
     return delta * factor
 
 
-def _added(a: Delta | None, b: Delta | None) -> Delta:
+def _added(a: Delta | None, b: Delta | None) -> Any:
     """Return ``a + b``. Factors are stacked, never added: that would bring cross terms."""
-    if a is None or b is None:
-        return b if a is None else a
+    if a is None:
+        return b
+    if b is None:
+        return a
 
-    both = isinstance(a, Factors) and isinstance(b, Factors)
-    if both and a.up.shape[1] + b.up.shape[1] <= min(a.shape):
-        return Factors(torch.cat([a.up, b.up], dim=1), torch.cat([a.down, b.down], dim=0))
+    if isinstance(a, Factors) and isinstance(b, Factors):
+        fits = a.up.shape[1] + b.up.shape[1] <= min(a.shape)
+        if fits:
+            return Factors(torch.cat([a.up, b.up], dim=1), torch.cat([a.down, b.down], dim=0))
 
     return dense(a) + dense(b)
 

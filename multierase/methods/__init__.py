@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from multierase.increments.value import Increment
     from multierase.models.model import Model
 
-    Result = Increment | "Refusal"
-
 
 @dataclass(frozen=True)
 class Refusal:
@@ -58,7 +56,7 @@ class Produce(Protocol):
     When the next result is asked for, the last one counts as saved, and its checkpoint is removed.
     """
 
-    def __call__(self, model: Model, order: Order) -> Iterator[Result]: ...
+    def __call__(self, model: Model, order: Order) -> Iterator[Increment | Refusal]: ...
 
 
 @dataclass(frozen=True)
@@ -172,7 +170,7 @@ def erase_several(
         progress=progress,
     )
 
-    increments = []
+    increments: list[Increment] = []
     for result in method_named(method).produce(model, order):
         if isinstance(result, Refusal):
             raise ConceptRefused(result.reason, result.concept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ class Conditioning:
         """Return some of the batch."""
         return self._each(lambda tensor: tensor[index])
 
-    def to(self, *args, **kwargs) -> Conditioning:
+    def to(self, *args: Any, **kwargs: Any) -> Conditioning:
         """Move or cast every stream, as ``torch.Tensor.to`` does."""
         return self._each(lambda tensor: tensor.to(*args, **kwargs))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
@@ -16,7 +18,7 @@ from multierase.models.stable_diffusion import StableDiffusion
 
 EMBEDDED = ("emoji",)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-PIPELINES: dict[str, type[Model]] = {"StableDiffusionPipeline": StableDiffusion}
+PIPELINES: dict[str, Callable[[Any, str], Model]] = {"StableDiffusionPipeline": StableDiffusion}
 
 
 def load_base(

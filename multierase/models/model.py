@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from multierase.errors import suggest
 from multierase.models.conditioning import Conditioning
@@ -231,7 +232,7 @@ class Model(abc.ABC):
         return next(iter(self.components.values())).parameters()
 
     def _normalisations(self) -> set[str]:
-        names = set()
+        names: set[str] = set()
         for component, module in self.components.items():
             for path, layer in module.named_modules():
                 if isinstance(layer, NORMALISATIONS):
@@ -251,7 +252,7 @@ says that a new run of the pipeline has begun. Predictions are what the checkpoi
 
 
 @contextlib.contextmanager
-def hooked(handle) -> Iterator[None]:
+def hooked(handle: RemovableHandle) -> Iterator[None]:
     """Remove a module's hook at the end of the block."""
     try:
         yield

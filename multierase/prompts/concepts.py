@@ -142,7 +142,7 @@ class Concept:
         if not self.is_bare:
             return self
 
-        bare = {frozenset(): ""}
+        bare: dict[frozenset[str], str] = {frozenset(): ""}
         for tagged in known:
             if tagged.concepts:
                 bare.setdefault(tagged.concepts, tagged.prompt)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from multierase.increments.value import Delta, Factors, Increment
+from multierase.increments.value import Factors, Increment
 from multierase.separation.solves import Transfer
 
 Transfers = Mapping[str, Mapping[str, Transfer]]
@@ -66,8 +66,8 @@ class Changes:
 
         return self._stacked[key]
 
-    def _moved(self, concept: str, parameter: str, rows: Delta) -> torch.Tensor:
-        stream = self.active[concept].readers.get(parameter)
+    def _moved(self, concept: str, parameter: str, rows: torch.Tensor) -> torch.Tensor:
+        stream = self.active[concept].readers.get(parameter, "")
         through = self.transfers.get(concept, {}).get(stream)
 
         return self.strengths[concept] * (through(rows) if through else rows)

@@ -74,4 +74,6 @@ def _readers(active: Mapping[str, Increment]) -> dict[str, str]:
 
 def _inner(matrices: list[torch.Tensor]) -> torch.Tensor:
     """Return ``Σ Wᵀ W`` in float64."""
-    return sum(matrix.double().T @ matrix.double() for matrix in matrices)
+    squares = [matrix.double().T @ matrix.double() for matrix in matrices]
+
+    return sum(squares[1:], squares[0])

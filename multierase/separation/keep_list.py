@@ -89,8 +89,9 @@ class KeepList:
         """
         names = {concept.lower() for concept in erased}
         grams = self.grams[stream]
+        kept = [grams[tags] for tags in sorted(grams, key=sorted) if not tags & names]
 
-        return sum(grams[tags] for tags in sorted(grams, key=sorted) if not tags & names)
+        return sum(kept[1:], kept[0])
 
 
 def _key(model: Model, prompts: Sequence[TaggedPrompt], concepts: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -101,7 +101,7 @@ def side_by_side(students: Sequence[Student], sizes: Sequence[int]) -> Iterator[
     change other weights cannot share a batch.
     """
 
-    def adding(name: str):
+    def adding(name: str) -> Callable:
         def add(module, inputs, output):
             texts = inputs[0].float().split(list(sizes))
             pairs = zip(students, texts, strict=True)

@@ -227,7 +227,7 @@ class Erasure:
             stop=Stop(
                 reason="erased" if self.finished else "steps",
                 steps=self.step,
-                degree=self.degree.average,
+                degree=float(self.degree.average or 0.0),
                 degrees=tuple(round(degree, 5) for degree in self.degree.curve),
             ),
             separation=self.plan.separation,

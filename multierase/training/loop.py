@@ -131,10 +131,10 @@ def descend(
         tiny = torch.finfo(torch.float32).tiny
         sizes = [loss.own.detach().abs().clamp_min(tiny) for loss in losses]
         balance = [max(sizes) / size if under else 1.0 for size in sizes]
-        total = sum(
+        weighted = [
             share * loss.own + loss.others for share, loss in zip(balance, losses, strict=True)
-        )
-        total.backward()
+        ]
+        sum(weighted[1:], weighted[0]).backward()
 
     for erasure, loss in zip(erasures, losses, strict=True):
         erasure.optimizer.step()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
@@ -70,21 +71,19 @@ class Batch:
 
         return cls(*(_joined(parts) for parts in columns))
 
-    def _parts(self) -> list[torch.Tensor | Conditioning]:
+    def _parts(self) -> list[Any]:
         return [getattr(self, field.name) for field in fields(self)]
 
 
-def _taken(
-    part: torch.Tensor | Conditioning, index: torch.Tensor | slice
-) -> torch.Tensor | Conditioning:
+def _taken(part: Any, index: torch.Tensor | slice) -> Any:
     if len(part) == 0:
         return part
 
     return part.take(index) if isinstance(part, Conditioning) else part[index]
 
 
-def _joined(parts: Sequence[torch.Tensor | Conditioning]) -> torch.Tensor | Conditioning:
-    return Conditioning.cat(parts) if isinstance(parts[0], Conditioning) else torch.cat(parts)
+def _joined(parts: Sequence[Any]) -> Any:
+    return Conditioning.cat(parts) if isinstance(parts[0], Conditioning) else torch.cat(list(parts))
 
 
 def predict_pair(
