@@ -2,77 +2,71 @@
 
 from __future__ import annotations
 
-import csv
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 
-import torch
 import yaml
 
-from multierase.evaluation.classifiers import classifier_judge, imagenet_judge
-from multierase.evaluation.clip import Clip
-from multierase.evaluation.judges import ClipJudge, EmojiJudge, Judge
-from multierase.evaluation.nudity import NudeNetJudge
-from multierase.generate import SamplingSettings
-from multierase.increments import suggest
+from multierase.errors import SuiteError, UsageError, suggest
+from multierase.evaluation.cases import Case, filled_templates, read_cases, short
+from multierase.evaluation.experiment import Experiment, Options
+from multierase.sampling import SamplingSettings
 
 SHIPPED = resources.files("multierase") / "assets" / "suites"
-SEED_COLUMNS = ("evaluation_seed", "sd_seed")  # the peers' names for it
+SHOWN_CLASSES = 20  # of those that a suite asks for, in a message
+LARGEST_SUITE = 2**20  # bytes of YAML
+# By key the types that YAML may give, and how a message calls them.
 KEYS = {
-    "name", "about", "prompts", "published", "template", "seeds", "labels", "judge", "clip", "thumbnails",
-    "inference_steps", "guidance_scale",
-}  # fmt: skip
+    "name": ((str,), "a name"),
+    "about": ((str,), "a sentence"),
+    "prompts": ((str,), "a CSV's name"),
+    "published": ((str,), "a sentence"),
+    "template": ((str, list), "a sentence, or a list of sentences"),
+    "seeds": ((int, list), "a number, or a list of seeds"),
+    "labels": ((list, dict), "a list of kinds, or by kind a list of classes"),
+    "judge": ((str, dict), "a judge's name, or its options"),
+    "clip": ((str,), "a folder or hub id"),
+    "thumbnails": ((int,), "a number of pictures"),
+    "inference_steps": ((int,), "a number of steps"),
+    "guidance_scale": ((int, float), "a number"),
+}
 Classes = Mapping[str, Sequence[str]]
-Options = Mapping[str, str | float]
 
 
 @dataclass(frozen=True)
-class JudgeKind:
-    """A judge that a suite may name: ``options`` it takes, ``needed`` ones, and whether each kind of label is one."""
+class JudgeOptions:
+    """What a judge may be told.
 
-    load: Callable[[Classes, Options, str | torch.device], Judge]
+    ``options`` it takes, ``needed`` ones, and whether each kind of label is an option, too.
+    """
+
     options: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
     kinds: bool = False
 
 
 JUDGES = {
-    "emoji": JudgeKind(lambda classes, options, device: EmojiJudge.load()),
-    "clip": JudgeKind(
-        lambda classes, options, device: ClipJudge(Clip.load(str(options["model"]), device), classes, options),
-        options=("model",), needed=("model",), kinds=True,
-    ),
-    "imagenet": JudgeKind(
-        lambda classes, options, device: imagenet_judge(**options, device=device), options=("model", "weights")
-    ),
-    "classifier": JudgeKind(lambda classes, options, device: classifier_judge(options, device), kinds=True),
-    "nudenet": JudgeKind(lambda classes, options, device: NudeNetJudge(**options), options=("model", "threshold")),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Case:
-    """One picture to make: ``labels`` are what its prompt asks for, by kind, such as ``{"studio": "Noto"}``."""
-
-    number: int
-    prompt: str
-    seed: int
-    labels: Mapping[str, str]
+    "emoji": JudgeOptions(),
+    "clip": JudgeOptions(options=("model",), needed=("model",), kinds=True),
+    "imagenet": JudgeOptions(options=("model", "weights")),
+    "classifier": JudgeOptions(kinds=True),
+    "nudenet": JudgeOptions(options=("model", "threshold")),
+}
 
 
 @dataclass(frozen=True)
 class Suite:
     """Prompts, and how to make and judge their pictures.
 
-    A concept of a library belongs to the kind of label, its domain, that has a class of its name.
+    A concept belongs to the kind of label, its domain, that has a class of its name.
 
     Args:
         judge: its name, and its options.
-        clip: folder or hub id of the CLIP for the CLIP score; ``None`` for none.
-        thumbnails: pictures to keep of each set, small.
+        clip: folder or hub id of the CLIP for the CLIP score; ``None`` for no score.
+        thumbnails: how many small pictures are stored of each set.
     """
 
     name: str
@@ -82,203 +76,240 @@ class Suite:
     clip: str | None = None
     thumbnails: int = 9
 
+    @property
+    def labels(self) -> dict[int, Mapping[str, str]]:
+        """What each case asks for, by its number."""
+        return {case.number: case.labels for case in self.cases}
+
     def domain(self, concept: str) -> str | None:
-        """The kind of label that ``concept`` is a class of; ``None`` where no case asks for it."""
+        """Return the kind of label that has ``concept`` as a class; ``None`` if no case asks."""
         for case in self.cases:
             for kind, label in case.labels.items():
                 if label.lower() == concept.lower():
                     return kind
+
         return None
 
     def classes(self) -> dict[str, list[str]]:
-        """For each kind of label, what cases ask for, in their order."""
+        """Return for each kind of label the classes that cases ask for, in their order."""
         found: dict[str, dict[str, None]] = {}
         for case in self.cases:
             for kind, label in case.labels.items():
                 found.setdefault(kind, {})[label] = None
+
         return {kind: list(labels) for kind, labels in found.items()}
 
-    def load_judge(self, device: str | torch.device = "cpu") -> Judge:
-        """The judge.
-
-        Raises:
-            ValueError: where it cannot see what the suite asks for, or a package of it is missing.
-            FileNotFoundError: where its weights are not at hand.
-        """
-        options = dict(self.judge)
-        judge = JUDGES[options.pop("name")].load(self.classes(), options, device)
-        for case in self.cases:
-            for kind, label in case.labels.items():
-                if label not in judge.classes.get(kind, ()):
-                    raise ValueError(
-                        f"suite {self.name!r}, case {case.number}: {judge.name} cannot see {kind} {label!r}"
-                        f"{suggest(label, judge.classes.get(kind, ()))}; it sees {list(judge.classes)}"
-                    )
-        return judge
-
     def require_asked(self, concepts: Sequence[str], *, every: bool = False) -> None:
-        """Raises ``ValueError`` where there are labels, and none of these concepts is one.
+        """Require that cases ask for one of these concepts, if they ask for anything.
 
         Args:
-            every: all of them have to be: where there is no library to know their names.
+            every: require it of all of them: where no library knows their names.
+
+        Raises:
+            UsageError: if it is not so.
         """
         asked = [label for labels in self.classes().values() for label in labels]
-        unknown = [name for name in concepts if (name not in asked if every else self.domain(name) is None)]
-        if asked and unknown and (every or len(unknown) == len(concepts)):
-            shown = asked if len(asked) <= 20 else [*asked[:20], "..."]
-            raise ValueError(
-                f"suite {self.name!r} asks for none of {sorted(unknown)}{suggest(unknown[0], asked)}; it asks for "
-                f"{shown}: erase one of them, under that name, or give another suite"
-            )
+        known = asked if every else [name for name in concepts if self.domain(name) is not None]
+        unknown = [name for name in concepts if name not in known]
+        if not asked or not unknown or (not every and len(unknown) < len(concepts)):
+            return
+
+        shown = asked[:SHOWN_CLASSES] + ["..."] * (len(asked) > SHOWN_CLASSES)
+        raise UsageError(
+            f"suite {self.name!r} asks for none of {sorted(unknown)}{suggest(unknown[0], asked)}; "
+            f"it asks for {shown}: erase one of them, under that name, or give another suite"
+        )
 
 
 def shipped_suites() -> list[str]:
-    return sorted(path.name.removesuffix(".yaml") for path in SHIPPED.iterdir() if path.name.endswith(".yaml"))
+    """Return the names of the suites that come with the package."""
+    files = [path.name for path in SHIPPED.iterdir() if path.name.endswith(".yaml")]
+
+    return sorted(name.removesuffix(".yaml") for name in files)
 
 
-def load_suite(source: str | Path, prompts: str | Path | None = None, judge: Options | None = None) -> Suite:
-    """A shipped suite by name, or a YAML file.
-
-    Args:
-        prompts: a CSV in place of the suite's.
-        judge: options in place of the suite's; with another ``name``, all of them.
+def suite_of(experiment: Experiment) -> Suite:
+    """Load an experiment's suite, with the prompts, judge and CLIP that replace its own.
 
     Raises:
-        FileNotFoundError: where there is none, or no prompts.
-        ValueError: for unknown keys, a judge that there is not, or a CSV without its columns; all before any picture.
+        FileNotFoundError, SuiteError, PromptFileError: as ``load_suite`` does.
+    """
+    suite = load_suite(experiment.suite, experiment.prompts, experiment.judge)
+    thumbnails = experiment.thumbnails
+
+    return replace(
+        suite,
+        clip=experiment.clip or suite.clip,
+        thumbnails=suite.thumbnails if thumbnails is None else thumbnails,
+        sampling=_sampling_of(experiment, suite),
+    )
+
+
+def _sampling_of(experiment: Experiment, suite: Suite) -> SamplingSettings:
+    given = {
+        "inference_steps": experiment.inference_steps,
+        "guidance_scale": experiment.guidance_scale,
+        "batch_size": experiment.batch_size,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
+
+    return SamplingSettings(**{**asdict(suite.sampling), **chosen})
+
+
+def load_suite(
+    source: str | Path, prompts: str | Path | None = None, judge: Options | None = None
+) -> Suite:
+    """Load a shipped suite by name, or a YAML file.
+
+    Args:
+        prompts: a CSV that replaces the suite's.
+        judge: options that replace the suite's; with another ``name``, all of them.
+
+    Raises:
+        FileNotFoundError: if there is no such suite, or no prompts.
+        SuiteError: for a file that is no YAML, unknown keys, values of a wrong type, or a judge
+            that does not exist.
+        PromptFileError: for a CSV that is not well formed.
     """
     path = SHIPPED / f"{source}.yaml" if str(source) in shipped_suites() else Path(source)
     if not path.is_file():
-        raise FileNotFoundError(f"no suite {str(source)!r}: give a YAML file, or one of {shipped_suites()}")
-    try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    if not isinstance(read, dict) or not {"labels", "judge"} <= read.keys():
-        raise ValueError(f"suite {path}: give at least labels and judge, and prompts or a template")
-    unknown = sorted(read.keys() - KEYS)
-    if unknown:
-        raise ValueError(f"suite {path}: unknown key {unknown[0]!r}{suggest(unknown[0], KEYS)}; keys: {sorted(KEYS)}")
-    if sum(key in read for key in ("prompts", "published", "template")) != 1:
-        raise ValueError(
-            f"suite {path}: give one of prompts, a CSV beside it; template, with lists of labels; published, what the "
-            "user has to bring"
+        raise FileNotFoundError(
+            f"no suite {str(source)!r}: give a YAML file, or one of {shipped_suites()}"
         )
-    sampling = {key: read[key] for key in ("inference_steps", "guidance_scale") if key in read}
+
+    where, read = f"suite {path}", _read_yaml(path)
+    _require_form(where, read)
+    default = path.name.removesuffix(".yaml")
+
     return Suite(
-        read.get("name", path.name.removesuffix(".yaml")),
+        read.get("name", default),
         _cases(path, read, prompts),
-        _judge(path, read["judge"], read["labels"], judge or {}),
-        SamplingSettings(**sampling),
+        _judge(where, read["judge"], list(read["labels"]), judge or {}),
+        _sampling(where, read),
         read.get("clip"),
         read.get("thumbnails", Suite.thumbnails),
     )
+
+
+def _read_yaml(path: Path) -> object:
+    if len(path.read_bytes()) > LARGEST_SUITE:
+        raise SuiteError(f"{path} is larger than {LARGEST_SUITE} bytes: no suite is")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SuiteError(f"{path} is not YAML: {error}") from error
+
+
+def _require_form(where: str, read: object) -> None:
+    if not isinstance(read, dict) or not {"labels", "judge"} <= read.keys():
+        raise SuiteError(f"{where}: give at least labels and judge, and prompts or a template")
+
+    unknown = sorted(str(key) for key in read.keys() - KEYS.keys())
+    if unknown:
+        raise SuiteError(
+            f"{where}: unknown key {unknown[0]!r}{suggest(unknown[0], KEYS)}; keys: {sorted(KEYS)}"
+        )
+    if sum(key in read for key in ("prompts", "published", "template")) != 1:
+        raise SuiteError(
+            f"{where}: give one of prompts, a CSV beside it; template, with lists of labels; "
+            "published, what the user has to bring"
+        )
+
+    for key, value in read.items():
+        types, called = KEYS[key]
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise SuiteError(f"{where}: {key} is {short(value)}; give {called}")
+    _require_labels(where, read["labels"])
+
+
+def _require_labels(where: str, labels: list | dict) -> None:
+    names = list(labels)
+    if isinstance(labels, dict):
+        for classes in labels.values():
+            names += classes if isinstance(classes, list) and classes else [None]
+
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong or len(set(labels)) < len(labels):
+        raise SuiteError(
+            f"{where}: labels {short(labels)}; give a list of kinds, each once, or by "
+            "kind a list of classes; put names that YAML reads as numbers or truth values in quotes"
+        )
+
+
+def _sampling(where: str, read: Mapping) -> SamplingSettings:
+    given = {key: read[key] for key in ("inference_steps", "guidance_scale") if key in read}
+    if not math.isfinite(given.get("guidance_scale", 0)) or read.get("thumbnails", 0) < 0:
+        raise SuiteError(f"{where}: guidance_scale is a finite number, thumbnails 0 or more")
+
+    try:
+        return SamplingSettings(**given)
+    except (ValueError, UsageError) as error:
+        raise SuiteError(f"{where}: {error}") from error
 
 
 def _cases(path: Path, read: Mapping, prompts: str | Path | None) -> tuple[Case, ...]:
     if prompts is not None:
         return read_cases(Path(prompts), read["labels"])
     if "template" in read:
-        return tuple(_filled(path, read))
+        return filled_templates(read, f"suite {path}")
     if "published" in read:
         raise FileNotFoundError(
-            f"suite {path.name.removesuffix('.yaml')!r}: its prompts cannot be shipped; give them with --prompts FILE: "
-            f"{read['published']}"
+            f"suite {path.name.removesuffix('.yaml')!r}: its prompts cannot be shipped; give them "
+            f"with --prompts FILE: {read['published']}"
         )
+
     return read_cases(path.parent / read["prompts"], read["labels"])
 
 
-def _filled(path: Path, read: Mapping) -> Iterator[Case]:
-    """Every template with every combination of labels, with the same seeds, from 0 on where their number is given:
-    pictures of equal seeds have equal noise."""
-    templates = [read["template"]] if isinstance(read["template"], str) else read["template"]
-    labels, seeds = read["labels"], read.get("seeds", 1)
-    seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
-    if not isinstance(labels, dict) or not all(isinstance(names, list) and names for names in labels.values()):
-        raise ValueError(f"suite {path}: a template needs labels with a list of classes for each kind: {{class: [a]}}")
-    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) for seed in seeds):
-        raise ValueError(
-            f"suite {path}: seeds {read['seeds']!r}; give how many pictures of each prompt, or their seeds"
-        )
-    for template in templates:
-        lacking = [kind for kind in labels if f"{{{kind}}}" not in template]
-        if lacking:
-            raise ValueError(f"suite {path}: template {template!r} has no {{{lacking[0]}}}")
-    prompts = itertools.product(itertools.product(*labels.values()), templates, seeds)
-    for number, (classes, template, seed) in enumerate(prompts):
-        asked, prompt = dict(zip(labels, classes, strict=True)), template
-        for kind, label in asked.items():
-            prompt = prompt.replace(f"{{{kind}}}", label)
-        yield Case(number, prompt, seed, asked)
-
-
-def _judge(path: Path, stated: object, kinds: Sequence[str], given: Options) -> Options:
-    """The suite's, with what is given in its place."""
+def _judge(where: str, stated: object, kinds: Sequence[str], given: Options) -> Options:
+    """Return the suite's judge, with the options that replace its own."""
     stated = dict(stated) if isinstance(stated, dict) else {"name": stated}
-    judge = {**(stated if given.get("name", stated.get("name")) == stated.get("name") else {}), **given}
+    same = given.get("name", stated.get("name")) == stated.get("name")
+    judge = {**(stated if same else {}), **given}
+
     for name in (stated.get("name"), judge.get("name")):
-        if name not in JUDGES:
-            raise ValueError(f"suite {path}: judge {name!r}{suggest(str(name), JUDGES)}; give one of {sorted(JUDGES)}")
-    kind = JUDGES[judge["name"]]
-    allowed = ["name", *kind.options, *(kinds if kind.kinds else ())]
-    unknown = sorted(judge.keys() - set(allowed))
-    if unknown:
-        raise ValueError(
-            f"suite {path}: judge {judge['name']!r} takes no {unknown[0]!r}{suggest(unknown[0], allowed)}; it takes "
-            f"{allowed}"
-        )
-    needed = kind.needed or (kinds if judge["name"] == "classifier" else ())
-    missing = [name for name in needed if name not in judge]
-    if missing:
-        raise ValueError(
-            f"suite {path}: judge {judge['name']!r} needs {missing}, a folder or hub id each: in the suite, or as "
-            f"--judge.{missing[0]} FOLDER"
-        )
+        if not isinstance(name, str) or name not in JUDGES:
+            raise SuiteError(
+                f"{where}: judge {short(name)}{suggest(str(name)[:80], JUDGES)}; give one "
+                f"of {sorted(JUDGES)}"
+            )
+    if isinstance(judge.get("threshold"), str):  # as a command line gives it
+        judge["threshold"] = _number(judge["threshold"])
+    _require_options(where, judge, kinds)
+
     return judge
 
 
-def read_cases(path: Path, labels: Sequence[str] | Mapping[str, Sequence[str]]) -> tuple[Case, ...]:
-    """Cases of a CSV with the peers' columns; others are ignored.
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
-    ``case_number`` (or the row's number, from 0), ``prompt``, ``evaluation_seed`` (or ``sd_seed``), and one for each
-    kind of label; a case with an empty label does not ask for any of that kind.
 
-    Args:
-        labels: kinds of label; or by kind the one class that every case asks for, which needs no column.
-
-    Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: for a missing column, a number that is none, a case number that comes twice, or no case at all.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no prompts at {path}: a suite's CSV lies beside its YAML file")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        columns = rows.fieldnames or []
-        seed = next((name for name in SEED_COLUMNS if name in columns), None)
-        fixed = (
-            {kind: names[0] for kind, names in labels.items() if kind not in columns and len(names) == 1}
-            if (isinstance(labels, Mapping))
-            else {}
+def _require_options(where: str, judge: Options, kinds: Sequence[str]) -> None:
+    name = judge["name"]
+    allowed = ["name", *JUDGES[name].options, *(kinds if JUDGES[name].kinds else ())]
+    unknown = sorted(str(option) for option in judge.keys() - set(allowed))
+    if unknown:
+        raise SuiteError(
+            f"{where}: judge {name!r} takes no {unknown[0]!r}{suggest(unknown[0], allowed)}; it "
+            f"takes {allowed}"
         )
-        wanted = ["prompt", *(kind for kind in labels if kind not in fixed)]
-        missing = [name for name in wanted if name not in columns] + ["evaluation_seed"] * (seed is None)
-        if missing:
-            raise ValueError(f"{path}: no column {missing}; its columns are {columns}")
-        cases, numbers = [], set()
-        for line, row in enumerate(rows, start=2):
-            given = row.get("case_number", str(line - 2))
-            try:
-                number, noise = int(given), int(row[seed])
-            except (TypeError, ValueError):
-                raise ValueError(
-                    f"{path}, line {line}: case_number and {seed} are whole numbers, given {given!r} and {row[seed]!r}"
-                ) from None
-            if number in numbers:
-                raise ValueError(f"{path}, line {line}: case {number} is there already")
-            numbers.add(number)
-            asked = {kind: row[kind].strip() for kind in wanted[1:] if (row[kind] or "").strip()}
-            cases.append(Case(number, (row["prompt"] or "").strip(), noise, {**asked, **fixed}))
-    if not cases:
-        raise ValueError(f"{path}: holds no case")
-    return tuple(cases)
+
+    needed = JUDGES[name].needed or (kinds if name == "classifier" else ())
+    missing = [option for option in needed if option not in judge]
+    if missing:
+        raise SuiteError(
+            f"{where}: judge {name!r} needs {missing}, a folder or hub id each: in the suite, or "
+            f"as --judge.{missing[0]} FOLDER"
+        )
+
+    for option, value in judge.items():
+        number = option == "threshold"
+        fine = isinstance(value, (int, float) if number else str) and not isinstance(value, bool)
+        if not fine:
+            raise SuiteError(
+                f"{where}: the judge's {option} is {short(value)}; give "
+                f"{'a number' if number else 'text'}"
+            )

@@ -1,75 +1,165 @@
-"""Sweeps: many sets of erased concepts, each judged on a suite, into one database that a kill cannot hurt."""
+"""Sweeps: many sets of erased concepts, each judged on a suite, into one store."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
 
 import multierase
-from multierase.evaluation.baselines import peer_digest
-from multierase.evaluation.database import Database
-from multierase.evaluation.evaluator import Subject, reference_digest, reference_of
-from multierase.evaluation.executors import Executor, Processes, judged
-from multierase.evaluation.plans import Erased
-from multierase.evaluation.suites import Suite
-from multierase.library import Library
+from multierase.errors import UsageError
+from multierase.evaluation.concept_sets import Erased, Stage
+from multierase.evaluation.database import locked
+from multierase.evaluation.erasers import peer_digest
+from multierase.evaluation.evaluator import one_thread
+from multierase.evaluation.executors import Executor, base_first
+from multierase.evaluation.executors.processes import Processes
+from multierase.evaluation.experiment import Experiment
+from multierase.evaluation.instruments import Instruments, load_instruments
+from multierase.evaluation.reference import load_reference, reference_digest
+from multierase.evaluation.store import Store
+from multierase.evaluation.suites import Suite, suite_of
+from multierase.increments.library import Library
 
 
 def sweep(
-    subject: Subject,
-    moments: Sequence[tuple[str, Erased]],
+    experiment: Experiment,
+    stages: Sequence[Stage],
     path: str | Path,
     *,
     executor: Executor | None = None,
+    instruments: Instruments | None = None,
     progress: bool = False,
-) -> Database:
-    """Judge the base and every set of ``moments`` on the suite, into the database at ``path``.
+) -> Store:
+    """Judge the base and every set of ``stages`` on the suite, into the database at ``path``.
 
-    What is in it already is not done again, so the same call goes on after a kill. The rows are the same whatever was
-    interrupted, and whatever the executor: by default ``Processes()``, one a core.
+    Finished sets are not judged again, so the same call goes on after a kill. The rows are the same
+    whatever was interrupted, and whatever the executor.
+
+    Args:
+        executor: ``Processes()`` by default, one worker per core.
+        instruments: the experiment's, if they are loaded already.
 
     Raises:
-        ValueError, FileNotFoundError, KeyError: for anything wrong with suite, library or database, before any picture.
+        DatabaseError, SuiteError, UsageError, UnknownConcept, FileNotFoundError: for anything that
+            is wrong with database, suite, library or settings, before any picture.
     """
-    eyes = subject.eyes()
-    suite = eyes.suite
-    made_from = ingredients(subject, suite, {erased for _, erased in moments if erased})
-    reference = None if subject.reference is None else reference_of(subject.reference, eyes)
-    database = Database(path)
-    settings = {
-        "base": subject.base, "dtype": subject.dtype, "solve": subject.solve, "keep_weight": subject.keep_weight,
-        "keep": [[prompt.prompt, sorted(prompt.concepts)] for prompt in subject.keep], "suite": suite.name,
-        "sampling": {key: value for key, value in asdict(subject.sampling(suite)).items() if key != "batch_size"},
-        **eyes.settings(), "reference": subject.reference and reference_digest(subject.reference),
+    executor = executor or Processes()
+    wanted = list(dict.fromkeys([(), *(erased for _, erased in stages)]))
+    suite = suite_of(experiment) if instruments is None else instruments.suite
+    made_from = ingredients(experiment, suite, wanted)
+    if instruments is None:
+        instruments = _instruments(experiment, suite, executor.works_here(len(wanted)))
+    reference = load_reference(experiment.reference, instruments) if experiment.reference else None
+    settings = {**settings_of(experiment, instruments), **made_from}
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(Path(path)))
+        store = Store(path)
+        stack.push(lambda *raised: store.close() if raised[0] else None)
+        store.begin(settings, suite, stages)
+
+        done = store.done()
+        left = [erased for erased in wanted if erased not in done]
+        observed = base_first(executor.observe(experiment, left, instruments), left)
+        with tqdm(
+            total=len(wanted), initial=len(done & set(wanted)), desc="sets", disable=not progress
+        ) as bar:
+            for erased, observations in observed:
+                store.add(suite, erased, observations, reference)
+                bar.update()
+
+    return store
+
+
+def settings_of(experiment: Experiment, instruments: Instruments) -> dict:
+    """Return all that an experiment's rows depend on, but the files of increments or peers."""
+    suite = instruments.suite
+    sampling = asdict(suite.sampling)
+    del sampling["batch_size"]
+    reference = experiment.reference
+
+    return {
+        "base": experiment.base,
+        "dtype": experiment.dtype,
+        "solve": experiment.solve,
+        "keep_weight": experiment.keep_weight,
+        "keep": [[prompt.prompt, sorted(prompt.concepts)] for prompt in experiment.keep],
+        "suite": suite.name,
+        "sampling": sampling,
+        **instruments.settings(),
+        "reference": None if reference is None else reference_digest(reference),
         "version": multierase.__version__,
-        "method": subject.method if subject.peer is None else f"peer {Path(subject.peer).name}", **made_from,
-    }  # fmt: skip
-    database.begin(settings, suite, moments)
-    wanted = list(dict.fromkeys([(), *(erased for _, erased in moments)]))
-    done = database.done()
-    left = [erased for erased in wanted if erased not in done]
-    with tqdm(total=len(wanted), initial=len(wanted) - len(left), desc="sets", disable=not progress) as bar:
-        for erased, look in judged(executor or Processes(), subject, left):
-            database.add(suite, erased, look, reference)
-            bar.update()
-    return database
+        "method": method_name(experiment),
+    }
 
 
-def ingredients(subject: Subject, suite: Suite, sets: set[Erased]) -> dict[str, object]:
-    """What the erasures of these sets are made from, with digests; raises as ``sweep`` does where they cannot be."""
-    names = sorted({name for erased in sets for name in erased})
-    if subject.method == "increments":
-        library = Library(subject.library)
-        library.require(names)
-        suite.require_asked(names)
-        # The other increments of the library count too: a joint solve keeps what they are about.
-        return {"increments": {name: info["sha256"] for name, info in library.infos().items()}}
+def method_name(experiment: Experiment) -> str:
+    """Return what results call the experiment's method."""
+    peer = experiment.peer
+
+    return experiment.method if peer is None else f"peer {Path(peer).name}"
+
+
+def _instruments(experiment: Experiment, suite: Suite, here: bool) -> Instruments:
+    # Workers of other processes load their own: here they are only asked for their names.
+    with one_thread() if here else contextlib.nullcontext():
+        return load_instruments(experiment, suite, None if here else "cpu")
+
+
+def ingredients(
+    experiment: Experiment, suite: Suite, sets: Collection[Erased]
+) -> dict[str, object]:
+    """Return, with digests, the files that the erasures of these sets are made from.
+
+    Raises:
+        UsageError, UnknownConcept, FileNotFoundError: if they cannot be made.
+    """
+    erased = {concepts for concepts in sets if concepts}
+    names = sorted({name for concepts in erased for name in concepts})
+
+    if experiment.method == "increments":
+        return _increments(experiment, suite, names)
     suite.require_asked(names, every=True)
-    if subject.peer is None:
+    if experiment.peer is None:
         return {}
-    if len(sets) > 1:
-        raise ValueError(f"a peer's model has one set of concepts off, given {len(sets)} sets: give the one, by a list")
-    return {"peer": peer_digest(subject.peer)}
+    if len(erased) > 1:
+        raise UsageError(
+            f"a peer's model has one set of concepts erased, given {len(erased)} sets: give that "
+            "one, with --sets list"
+        )
+
+    return {"peer": peer_digest(experiment.peer)}
+
+
+def _increments(experiment: Experiment, suite: Suite, names: Sequence[str]) -> dict[str, object]:
+    if experiment.library is None:
+        raise UsageError("increments are in a library: give its folder, or another method")
+    library = Library(experiment.library)
+    library.require(names)
+    suite.require_asked(names)
+
+    # The library's other increments count too: a joint solve keeps what they are about.
+    digests = {name: header.sha256 for name, header in library.headers().items()}
+    return {"increments": digests}
+
+
+def all_concepts(experiment: Experiment, sets: str) -> list[str]:
+    """Return the concepts of a sweep for which none are given.
+
+    Raises:
+        UsageError: for a method without a library, unless the sets themselves name concepts.
+    """
+    if experiment.library is not None:
+        return sorted(Library(experiment.library))
+
+    classes = suite_of(experiment).classes()
+    if sets not in ("list", "order"):
+        raise UsageError(
+            f"without a library, which --concepts? suite {experiment.suite!r} asks for {classes}"
+        )
+
+    return list(dict.fromkeys(label for labels in classes.values() for label in labels))

@@ -1,6 +1,4 @@
 import dataclasses
-import itertools
-import json
 import multiprocessing
 import os
 import signal
@@ -9,116 +7,82 @@ import time
 
 import pytest
 import torch
-from conftest import CASES
 
-from multierase.evaluation import sweep as sweep_module
-from multierase.evaluation.evaluator import Evaluator, Look
-from multierase.evaluation.executors import Processes
-from multierase.evaluation.metrics import Share
-from multierase.evaluation.plans import plan
-from multierase.evaluation.report import Results
-from multierase.evaluation.suites import load_suite
-
-
-def contents(path):
-    """All that is in a database, but the file's own bytes."""
-    connection = sqlite3.connect(path)
-    tables = ("settings", "cases", "moments", "sets", "pictures", "thumbnails")
-    found = {table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr) for table in tables}
-    connection.close()
-    return found
-
-
-def sweep(*arguments, workers=1):
-    return sweep_module.sweep(*arguments, executor=Processes(workers))
-
+from multierase.errors import DatabaseError, UnknownConcept
+from multierase.evaluation.concept_sets import concept_sets
+from multierase.evaluation.database import locked
+from multierase.evaluation.evaluator import Evaluator, one_thread
+from multierase.evaluation.executors.processes import Processes
+from multierase.evaluation.report.rows import Rows
+from multierase.evaluation.statistics import Share
+from multierase.evaluation.sweep import all_concepts, sweep
 
 NAMES = ("Firefox", "Noto", "Twemoji")
+SUBJECTS = ["church", "cat", "cat"]
+ALONE = Processes(1)
 
 
-def test_plans():
-    subsets = [off for _, off in plan("subsets", NAMES)]
-    assert len(set(subsets)) == len(subsets) == 7 and subsets[0] == ("Firefox",)
-    assert [off for _, off in plan("pairs", NAMES)] == list(itertools.combinations(NAMES, 2))
-    assert [off for _, off in plan("leave-one-out", NAMES)] == list(itertools.combinations(NAMES, 2))
-    assert [off for _, off in plan("single", NAMES)] == [(name,) for name in NAMES]
-    assert [off for _, off in plan("list", NAMES, listed=[["Twemoji", "Noto"], ["Noto", "Twemoji"]])] == [
-        ("Noto", "Twemoji")
-    ]
-    random = plan("random", NAMES, count=7, seed=3)
-    assert sorted(random) == sorted(plan("subsets", NAMES)) and random != plan("random", NAMES, count=7, seed=4)
-    assert len(plan("random", [f"c{i:02d}" for i in range(40)], count=5)) == 5  # of 2^40
-    order = plan("order", NAMES, events=["erase Noto", "erase Twemoji", "restore Noto", "restore Twemoji"])
-    assert [off for _, off in order] == [("Noto",), ("Noto", "Twemoji"), ("Twemoji",), ()]
+def test_rows_are_what_the_judge_saw_and_no_set_is_judged_twice(
+    experiment, subsets, whole_sweep, tmp_path, monkeypatch
+):
+    with one_thread():
+        seen = Evaluator(experiment).observe(("Noto",)).seen
+    with sweep(experiment, subsets, whole_sweep, executor=ALONE) as store:
+        assert store.done() == {(), *(erased for _, erased in subsets)}
+        rows = Rows(store)
+        stored = {n: one.seen for n, one in rows.outcome(("Noto",)).pictures.items()}
+        row, others = rows.row(("Noto",)), rows.row(("Firefox", "Twemoji"))
+    assert stored == {n: {kind: names[n] for kind, names in seen.items()} for n in range(3)}
+
+    studios = seen["studio"]  # by hand, from the pictures
+    kept = Share.of([studios[1] == "Twemoji", studios[2] == "Firefox"])
+    subjects = Share.of([a == b for a, b in zip(seen["subject"], SUBJECTS, strict=True)])
+    assert row["remaining"] == Share.of([studios[0] == "Noto"]).as_dict()
+    assert row["kept"] == kept.as_dict() and row["cross_domain"] == subjects.as_dict()
+    published = (1 - row["remaining"]["value"], kept.value, subjects.value)
+    assert (row["ua"], row["ira"], row["cra"]) == published
+    assert row["frechet_distance"] > 0 and row["distance"] < others["distance"] + 1
+
+    observed = []
+    monkeypatch.setattr(Evaluator, "observe", lambda self, erased: observed.append(erased))
+    sweep(experiment, subsets, whole_sweep, executor=ALONE).close()
+    assert observed == []
 
 
-@pytest.mark.parametrize(
-    "sets, options, message",
-    [
-        ("subset", {}, "sets 'subset'; did you mean 'subsets'"),
-        ("random", {"count": 8}, "8 random sets: 3 concepts have 7"),
-        ("list", {"listed": [["Notto"]]}, "no increment for 'Notto'; did you mean 'Noto'"),
-        ("order", {"events": ["restore Noto"]}, "'restore CONCEPT' of one that is off; off now: \\[\\]"),
-        ("order", {"events": ["erase Noto", "erase Noto"]}, "off now: \\['Noto'\\]"),
-        ("order", {"events": []}, "an order needs events"),
-    ],
-)
-def test_plans_that_cannot_be(sets, options, message):
-    with pytest.raises(ValueError, match=message):
-        plan(sets, NAMES, **options)
+def _sweep(experiment, stages, path, workers):
+    sweep(experiment, stages, path, executor=Processes(workers)).close()
 
 
-def test_rows_are_what_the_judge_saw_and_no_set_is_judged_twice(subject, tmp_path, monkeypatch):
-    moments = plan("subsets", NAMES)
-    database = sweep(subject, moments, tmp_path / "a.db")
-    assert database.done() == {(), *(off for _, off in moments)}
-    results, evaluator = Results(database), Evaluator(subject)
-    seen = evaluator.look(("Noto",)).seen
-    assert {n: picture.seen for n, picture in results.seen(("Noto",)).items()} == {
-        n: {kind: names[n] for kind, names in seen.items()} for n in range(3)
-    }
-    row = results.row(("Noto",))  # by hand, from the pictures
-    assert row["erased"] == Share.of([seen["studio"][0] == "Noto"]).as_dict()
-    assert row["kept"] == Share.of([seen["studio"][1] == "Twemoji", seen["studio"][2] == "Firefox"]).as_dict()
-    assert row["cross_domain"] == Share.of([s == c[2] for s, c in zip(seen["subject"], CASES, strict=True)]).as_dict()
-    assert (row["ua"], row["ira"], row["cra"]) == (
-        1 - row["erased"]["value"], row["kept"]["value"], row["cross_domain"]["value"]
-    )  # fmt: skip
-    assert row["frechet_distance"] > 0 and row["distance"] < results.row(("Firefox", "Twemoji"))["distance"] + 1
-    looked = []
-    monkeypatch.setattr(Evaluator, "look", lambda self, erased: looked.append(erased))
-    sweep(subject, moments, tmp_path / "a.db").close()
-    assert looked == []
-
-
-def _sweep(subject, path, workers):
-    sweep(subject, plan("subsets", NAMES), path, workers=workers).close()
-
-
-def test_killed_three_times_the_rows_are_those_of_an_uninterrupted_sweep(subject, whole, tmp_path):
+def test_killed_three_times_the_rows_are_those_of_an_uninterrupted_sweep(
+    experiment, subsets, whole_sweep, contents, tmp_path
+):
     """And no worker is left by one that is killed."""
     path, context = tmp_path / "killed.db", multiprocessing.get_context("spawn")
     for kills, workers in enumerate((2, 1, 1)):
-        process = context.Process(target=_sweep, args=(subject, path, workers))
+        process = context.Process(target=_sweep, args=(experiment, subsets, path, workers))
         process.start()
         deadline = time.monotonic() + 120
-        while process.is_alive() and time.monotonic() < deadline and _count(path) < 2 * kills + 1:
+        while process.is_alive() and time.monotonic() < deadline and count(path) < 2 * kills + 1:
             time.sleep(0.01)
+
         with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
-            children = [pid for pid in map(int, file.read().split()) if b"spawn_main" in _command(pid)]
+            found = map(int, file.read().split())
+            children = [pid for pid in found if b"spawn_main" in command(pid)]
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        while any(map(_command, children)) and time.monotonic() < deadline:
+        while any(map(command, children)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert len(children) == (workers if workers > 1 else 0) and not any(map(_command, children))
-    assert 0 < _count(path) < 8
+        assert len(children) == (workers if workers > 1 else 0) and not any(map(command, children))
+
+    assert 0 < count(path) < 8
     threads = torch.get_num_threads()
-    _sweep(subject, path, 1)
+    _sweep(experiment, subsets, path, 1)
     assert torch.get_num_threads() == threads
-    assert contents(path) == contents(whole)
+    assert contents(path) == contents(whole_sweep)
+    assert not (tmp_path / "killed.db.lock").exists()
 
 
-def _command(pid):
+def command(pid):
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             return file.read()
@@ -126,47 +90,73 @@ def _command(pid):
         return b""
 
 
-def _count(path):
+def count(path):
     try:
         connection = sqlite3.connect(path)
-        (count,) = connection.execute("SELECT count(*) FROM sets").fetchone()
+        ((number,),) = connection.execute("SELECT count(*) FROM sets")
         connection.close()
     except sqlite3.Error:
         return 0
-    return count
+    return number
 
 
-def test_a_set_is_there_whole_or_not_at_all(subject, tmp_path):
-    database = sweep(subject, [], tmp_path / "a.db")
-    with database.transaction() as connection:  # one picture of it is in the way
-        connection.execute("INSERT INTO pictures VALUES (?, 2, '{}', 0, '{}', '{}')", (json.dumps(["Noto"]),))
-    with pytest.raises(sqlite3.IntegrityError):
-        database.add(load_suite(subject.suite), ("Noto",), Look({"studio": ["Noto"] * 3}, database.features(), {}))
-    assert database.done() == {()} and database.rows("SELECT count(*) FROM pictures") == [(4,)]
+def test_two_sweeps_at_once_into_one_database(experiment, tmp_path):
+    """The second is refused, and changes nothing."""
+    with locked(tmp_path / "a.db"), pytest.raises(DatabaseError, match="another sweep is writing"):
+        sweep(experiment, [], tmp_path / "a.db", executor=ALONE)
+    assert list(tmp_path.iterdir()) == []
+    sweep(experiment, [], tmp_path / "a.db", executor=ALONE).close()
 
 
-def test_another_sweeps_database_is_refused(subject, tmp_path):
-    sweep(subject, [], tmp_path / "a.db").close()
-    with pytest.raises(ValueError, match="other settings .*'solve'.*give those, or another file"):
-        sweep(dataclasses.replace(subject, solve="sum"), [], tmp_path / "a.db")
-    (tmp_path / "text.db").write_text("not a database, but a text of some length " * 20)
-    with pytest.raises(ValueError, match="cannot be a sweep's database"):
-        sweep(subject, [], tmp_path / "text.db")
-    with pytest.raises(ValueError, match="cannot be a sweep's database"):
-        sweep(subject, [], tmp_path / "no" / "folder.db")
-    with pytest.raises(KeyError, match="Notto"):
-        sweep(subject, [("", ("Notto",))], tmp_path / "b.db")
-    assert not (tmp_path / "b.db").exists()
+def test_another_sweeps_database_is_refused(experiment, tmp_path):
+    sweep(experiment, [], tmp_path / "a.db", executor=ALONE).close()
+    other = dataclasses.replace(experiment, solve="sum")
+    with pytest.raises(DatabaseError, match="other settings: solve \\(there: None, given: 'sum'\\)"):
+        sweep(other, [], tmp_path / "a.db", executor=ALONE)
+    with pytest.raises(DatabaseError, match="measured_by.clip_score"):
+        sweep(dataclasses.replace(experiment, clip=None), [], tmp_path / "a.db", executor=ALONE)
 
 
-def test_a_restored_concept_is_the_same_rows(subject, tmp_path):
+def test_nothing_is_written_before_all_is_known_to_be_right(experiment, tmp_path):
+    with pytest.raises(UnknownConcept, match="Notto"):
+        sweep(experiment, [("", ("Notto",))], tmp_path / "b.db")
+    missing = dataclasses.replace(experiment, fid=str(tmp_path / "inception.pth"))
+    with pytest.raises(FileNotFoundError, match="--fid takes torch-fidelity's Inception"):
+        sweep(missing, [], tmp_path / "b.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_sweep_closes_its_database(experiment, subsets, tmp_path):
+    class Failing:
+        def works_here(self, count):
+            return True
+
+        def observe(self, experiment, sets, instruments):
+            raise ConnectionError("no cluster")
+            yield
+
+    with pytest.raises(ConnectionError, match="no cluster"):
+        sweep(experiment, subsets, tmp_path / "a.db", executor=Failing())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
+
+
+def test_a_restored_concept_is_the_same_rows(experiment, tmp_path):
     events = ["erase Noto", "erase Twemoji", "restore Noto", "restore Twemoji"]
-    database = sweep(subject, plan("order", NAMES, events=events), tmp_path / "a.db")
-    rows = Results(database).rows()
+    order = concept_sets("order", NAMES, events=events)
+    with sweep(experiment, order, tmp_path / "a.db", executor=ALONE) as store:
+        rows = Rows(store).rows()
+        third = Rows(store).row(("Twemoji",), 2)
+        assert store.stages()[-1] == (events[-1], ())
+
     assert [row["event"] for row in rows] == ["base", *events]
-    assert rows[-1]["kept"] == rows[0]["kept"] and rows[3] == {
-        **Results(database).row(("Twemoji",), 2),
-        "event": events[2],
-    }
+    assert rows[-1]["kept"] == rows[0]["kept"]
+    assert repr(rows[3]) == repr({"event": events[2], **third})
     assert [row["restored"]["count"] for row in rows] == [0, 0, 0, 1, 2]
-    assert json.loads(database.rows("SELECT erased FROM moments WHERE position = 3")[0][0]) == []
+
+
+def test_all_concepts_of_a_library_or_of_a_suite(experiment):
+    assert all_concepts(experiment, "subsets") == list(NAMES)
+    bare = dataclasses.replace(experiment, library=None, method="uce")
+    assert all_concepts(bare, "list") == ["Noto", "Twemoji", "Firefox", "church", "cat"]
+    with pytest.raises(Exception, match="without a library, which --concepts"):
+        all_concepts(bare, "pairs")

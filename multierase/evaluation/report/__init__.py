@@ -1,0 +1,1 @@
+"""Reports of sweeps: rows of numbers, a page to look at, tables."""
