@@ -7,8 +7,8 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import socket
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 TEMPORARY = ".multierase-tmp"
 FORGOTTEN = 24 * 3600  # seconds after which another machine's temporary file is left over
 CHUNK = 2**20
+UNFLUSHABLE = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)  # of pipes and some file systems
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Yield a temporary path that takes the place of ``path`` if the body ends without an error.
 
-    The file is flushed to the disk before it is renamed, and so is its folder after. Whatever is
-    raised, the old file stays as it was and the temporary file is removed. Temporary files of runs
-    that were killed are collected first.
+    The file is flushed to the disk before it is renamed, and so is its folder after, where the
+    system can. Whatever is raised, the old file stays as it was and the temporary file is removed.
+    Temporary files of runs that were killed are collected first.
 
     Args:
         path: the file to write; its folder must exist.
@@ -49,16 +50,16 @@ def replacing(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
     try:
         yield temporary
         _flush(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
         _publish(temporary, path, overwrite)
-        _flush(path.parent)
-    except AlreadyThere:
+    except (AlreadyThere, WriteError):
         raise
     except OSError as error:
         raise WriteError(f"cannot write {path}: {_reason(error)}; nothing was changed") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+    _flush_folder(path.parent)
 
 
 def require_writable(folder: str | Path) -> None:
@@ -148,23 +149,28 @@ def _temporary(path: Path) -> Path:
     """Make an empty file beside ``path`` with a name that nobody can guess."""
     collect_left_over(path.parent)
     # The name says whose it is, and is no longer than a file system allows.
-    prefix = f".{path.name[:60]}.{socket.gethostname()[:32]}.{os.getpid()}."
+    owner = f"{socket.gethostname()[:32]}.{os.getpid()}"
+    name = f".{path.name[:20]}.{owner}.{secrets.token_hex(8)}{TEMPORARY}"
+    temporary = path.parent / name
 
+    # Exclusive, so that nobody's link is followed; the mode honours the umask.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=TEMPORARY)
+        os.close(os.open(temporary, flags, 0o666))
     except OSError as error:
         raise WriteError(f"cannot write into {path.parent}: {_reason(error)}") from error
-    os.close(descriptor)
 
-    return Path(name)
+    return temporary
 
 
 def _left_over(entry: os.DirEntry[str]) -> bool:
-    host, _, rest = entry.name.removesuffix(TEMPORARY).rpartition(".")[0].rpartition(".")
-    if host.endswith("." + socket.gethostname()[:32]) and rest.isdigit():
-        return not _alive(int(rest))
+    if time.time() - entry.stat(follow_symlinks=False).st_mtime > FORGOTTEN:
+        return True
 
-    return time.time() - entry.stat(follow_symlinks=False).st_mtime > FORGOTTEN
+    owner = entry.name.removesuffix(TEMPORARY).rpartition(".")[0]
+    host, _, process = owner.rpartition(".")
+    here = host.endswith("." + socket.gethostname()[:32])
+    return here and process.isdecimal() and not _alive(int(process))
 
 
 def _alive(process: int) -> bool:
@@ -172,7 +178,7 @@ def _alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except (OSError, OverflowError):  # somebody else's process, or no process's number
         return True
 
     return True
@@ -194,28 +200,24 @@ def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
 
 
 def _flush(path: Path) -> None:
-    flags = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) if path.is_dir() else os.O_RDWR
-    try:
-        descriptor = os.open(path, flags)
-    except OSError:
-        if path.is_dir():  # not every system opens folders
-            return
-        raise
-
+    descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+        if error.errno not in UNFLUSHABLE:
             raise
     finally:
         os.close(descriptor)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-
-    return mask
+def _flush_folder(folder: Path) -> None:
+    """Make a new name last, where the system can: a power cut could bring the old file back."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _reason(error: OSError) -> str:

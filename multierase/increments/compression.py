@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +12,8 @@ from multierase.increments.value import Delta, Factors, Increment, dense, gram_f
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
 ATTEMPTS = 4  # at an error that rounding, known only afterwards, has a part in
+WIDE = 4096  # inputs of a layer from which on its square is made only if nothing smaller will do
+BLOCK = 2**24  # numbers of a product that are made at a time
 
 
 def compress(increment: Increment, error: float, dtype: torch.dtype = torch.float16) -> Increment:
@@ -28,8 +30,11 @@ def compress(increment: Increment, error: float, dtype: torch.dtype = torch.floa
     The history's entry ``compressed`` tells the measured error, rounding included.
 
     Raises:
-        ValueError: for an error that is not within 0 and 1, or too small for the precision.
+        ValueError: for an error that is not within 0 and 1, or too small for the precision; for a
+            dtype that no file has; for an increment that is not finite.
     """
+    if name_of(dtype) not in DTYPES:
+        raise ValueError(f"cannot store {name_of(dtype)}: give one of {sorted(DTYPES)}")
     if not 0 <= error < 1:
         raise ValueError(
             f"error is {error}, give a share of the increment's norm: 0 or more and less than 1"
@@ -60,6 +65,9 @@ def _within(
 ) -> tuple[dict[str, Delta], float]:
     """Return smaller deltas, and the error that they make: at most the one that is allowed."""
     norm, budget = increment.norm(), error**2
+    if not math.isfinite(norm):
+        raise ValueError(f"{increment.concept!r} is not finite, so it cannot be compressed")
+
     for _ in range(ATTEMPTS):
         deltas = _cut(increment, budget * norm**2, dtype)
         measured = _distance(increment, deltas) / norm if norm else 0.0
@@ -78,9 +86,23 @@ def _within(
 def _distance(increment: Increment, deltas: Mapping[str, Delta]) -> float:
     lost = 0.0
     for name, delta in deltas.items():
-        lost += (dense(delta) - increment.dense(name)).double().square().sum().item()
+        whole = increment.deltas[name]
+        for rows in _blocks(delta.shape):
+            difference = _rows(delta, rows) - _rows(whole, rows)
+            lost += difference.double().square().sum().item()
 
     return math.sqrt(lost)
+
+
+def _blocks(shape: Sequence[int]) -> Iterator[slice]:
+    """Yield slices of rows, so that no large product of factors is ever made whole."""
+    height = max(BLOCK // math.prod(shape[1:]), 1)
+    for start in range(0, shape[0], height):
+        yield slice(start, start + height)
+
+
+def _rows(delta: Delta, rows: slice) -> torch.Tensor:
+    return delta.up[rows] @ delta.down if isinstance(delta, Factors) else delta[rows]
 
 
 @dataclass(frozen=True)
@@ -133,18 +155,39 @@ def _stacks(increment: Increment) -> list[Stack]:
 
 
 def _stack(increment: Increment, names: list[str]) -> Stack:
+    deltas = [increment.deltas[name] for name in names]
+    width = deltas[0].shape[1]
+    basis = _inputs(deltas) if width > WIDE else None
+
     total = torch.zeros((), dtype=torch.float64)
-    for name in names:
-        delta = increment.deltas[name]
+    for delta in deltas:
         if isinstance(delta, Factors):
-            up, down = delta.up.double(), delta.down.double()
+            up, down = delta.up.double(), _within_basis(delta.down, basis)
             total = total + down.T @ (up.T @ up) @ down
         else:
-            total = total + delta.double().T @ delta.double()
+            part = _within_basis(delta, basis)
+            total = total + part.T @ part
 
     squares, vectors = torch.linalg.eigh(total)
-    rows = sum(increment.deltas[name].shape[0] for name in names)
-    return Stack(names, squares.flip(0).clamp_min(0), vectors.flip(1), rows + len(vectors))
+    vectors = vectors if basis is None else basis @ vectors
+    rows = sum(delta.shape[0] for delta in deltas)
+    return Stack(names, squares.flip(0).clamp_min(0), vectors.flip(1), rows + width)
+
+
+def _inputs(deltas: Sequence[Delta]) -> torch.Tensor | None:
+    """Return an orthonormal basis ``(in, k)`` of the inputs that are read; ``None`` if it is all.
+
+    A wide layer's increment has few of them, and the square of its width would not fit into memory.
+    """
+    read = [delta.down if isinstance(delta, Factors) else delta for delta in deltas]
+    if sum(len(rows) for rows in read) >= read[0].shape[1]:
+        return None
+
+    return torch.linalg.qr(torch.cat(read).double().T).Q
+
+
+def _within_basis(rows: torch.Tensor, basis: torch.Tensor | None) -> torch.Tensor:
+    return rows.double() if basis is None else rows.double() @ basis
 
 
 def _least_worth(stacks: Sequence[Stack], lost: float) -> float:

@@ -50,24 +50,44 @@ def save_increment(increment: Increment, path: str | Path, *, overwrite: bool = 
 
     Raises:
         AlreadyThere: for a file that is there, unless ``overwrite``.
-        IncrementFileError: for numbers that are not finite, which no file may hold.
+        IncrementFileError: for an increment that could not be read again, as with numbers that are
+            not finite.
         WriteError: if the disk is full, or the folder cannot be written.
     """
     path = Path(path)
     tensors = _tensors(increment)
     _require_finite(tensors, path)
-
-    body = _body(increment)
-    body["sha256"] = digest_tensors(tensors, prefix=digest_of(body))
     # One key: safetensors writes several in no fixed order, and equal increments are equal files.
-    metadata = {METADATA_KEY: json.dumps(body, sort_keys=True, allow_nan=False)}
+    metadata = {METADATA_KEY: _metadata(increment, tensors)}
 
     with replacing(path, overwrite=overwrite) as temporary:
         try:
             save_file(tensors, temporary, metadata=metadata)
         except SafetensorError as error:
             raise WriteError(f"cannot write {path}: {error}; nothing was changed") from error
+        _require_readable(temporary, path)
     return path
+
+
+def _metadata(increment: Increment, tensors: Tensors) -> str:
+    body = _body(increment)
+    body["sha256"] = digest_tensors(tensors, prefix=digest_of(body))
+    try:
+        return json.dumps(body, sort_keys=True, allow_nan=False)
+    except ValueError as error:
+        raise IncrementFileError(
+            f"increment {increment.concept!r} says of itself a number that is not finite, which no "
+            "file may hold"
+        ) from error
+
+
+def _require_readable(temporary: Path, path: Path) -> None:
+    """Raise if what was written would be refused by whoever reads it."""
+    try:
+        read_header(temporary)
+    except IncrementFileError as error:
+        reason = str(error).replace(str(temporary), str(path))
+        raise IncrementFileError(f"not saved, for it could not be read again: {reason}") from error
 
 
 def load_increment(path: str | Path) -> Increment:

@@ -6,8 +6,8 @@ Every file is untrusted. What is wrong with one is an ``IncrementFileError`` and
 from __future__ import annotations
 
 import json
-import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,27 +15,35 @@ from typing import Any
 
 from multierase.errors import FormatVersionError, IncrementFileError
 from multierase.files import plain
+from multierase.increments.container import (
+    Container,
+    Tensor,
+    read_container,
+    require_name,
+    strict_json,
+)
 from multierase.increments.fingerprint import ROUNDING, Fingerprint
 from multierase.increments.layout import (
     STORED,
     Tags,
-    Tensor,
     parameter_shapes,
-    read_tensor,
     require_dtypes,
     require_grams,
-    require_parameter,
     require_used,
 )
-from multierase.increments.provenance import Provenance, Taker
+from multierase.increments.provenance import Provenance, Taker, require_known
 from multierase.models.scopes import FAMILIES
 
 FORMAT_VERSION = 2
 READ_VERSIONS = (1, 2)
 METADATA_KEY = "multierase"
+ENTRIES = {"base", "format_version", "history", "provenance", "readers", "sha256"}
+ENTRIES_OF_BASE = {"digests", "dtype", "family", "name", "sketches"}
 FAMILY_OF_FORMAT_1 = "stable-diffusion"
 COMPONENT_OF_FORMAT_1 = "unet."
-LARGEST_HEADER = 2**26
+DIGEST = re.compile(r"[0-9a-f]{8,64}")
+
+History = tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,7 @@ class Header:
         base, provenance, history, readers: see ``multierase.Increment``.
         stored: dtype in which the numbers are stored.
         tensors: by their names in the file.
+        tags: which of them are no parameter's own.
         body: the metadata, as they are hashed.
     """
 
@@ -59,10 +68,11 @@ class Header:
     sha256: str
     base: Fingerprint
     provenance: Provenance
-    history: tuple[Mapping[str, Any], ...]
+    history: History
     readers: Mapping[str, str]
     stored: str
     tensors: Mapping[str, Tensor]
+    tags: Tags
     body: Mapping[str, Any]
 
     @property
@@ -81,10 +91,6 @@ class Header:
         """Return the model's name for a parameter of the file."""
         return COMPONENT_OF_FORMAT_1 + stored if self.format_version == 1 else stored
 
-    @property
-    def tags(self) -> Tags:
-        return Tags.of_version(self.format_version, self.body.get("readers", {}))
-
 
 def read_header(path: str | Path) -> Header:
     """Read and check the header of an increment file.
@@ -95,120 +101,106 @@ def read_header(path: str | Path) -> Header:
         IncrementFileError: for anything that is not a whole and sound increment file.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # a pipe would be waited for
+        if os.path.lexists(path):
+            raise IncrementFileError(f"{path} is no file: it is a folder, a pipe or a broken link")
         raise FileNotFoundError(f"no increment file {path}")
 
     try:
-        raw, size = _raw_header(path)
-        body = _body(raw, path)
-        return _checked(path, size, body, raw)
-    except IncrementFileError:
-        raise
+        container = read_container(path)
+        body = _body(container)
+        return _checked(path, container, body)
+    except IncrementFileError as error:
+        raise type(error)(f"{path} {error}") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
         raise IncrementFileError(
             f"{path} is not a sound increment file: {plain(error)[:300]}"
         ) from error
 
 
-def _raw_header(path: Path) -> tuple[dict, int]:
-    """Return safetensors' own header, and the file's size."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or not 2 <= length <= min(size - 8, LARGEST_HEADER):
-            raise IncrementFileError(
-                f"{path} is not a whole safetensors file; it may be cut short, damaged, or a "
-                "pickle under another name, and is not loaded"
-            )
-        text = file.read(length)
-
-    try:
-        raw = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+def _body(container: Container) -> dict[str, Any]:
+    """Return the metadata, once their version is known to be one that is read."""
+    if METADATA_KEY not in container.metadata:
         raise IncrementFileError(
-            f"{path} is not a whole safetensors file: its header cannot be read ({plain(error)})"
-        ) from error
-    if not isinstance(raw, dict):
-        raise IncrementFileError(f"{path} is not a safetensors file: its header is no object")
-
-    _require_whole(path, raw, size - 8 - length)
-    return raw, size
-
-
-def _require_whole(path: Path, raw: dict, room: int) -> None:
-    """Raise unless the tensors fill the rest of the file, one after another."""
-    spans = []
-    for name, entry in raw.items():
-        if name != "__metadata__":
-            start, end = entry["data_offsets"]
-            spans.append((start, end))
-
-    place = 0
-    for start, end in sorted(spans):
-        if start != place or end < start:
-            break
-        place = end
-    if place != room or (spans and place != max(end for _, end in spans)):
-        raise IncrementFileError(
-            f"{path} is not a whole safetensors file: its "
-            "tensors do not fill it, so it may be cut short"
+            f"holds tensors but no increment: its metadata has no {METADATA_KEY!r} entry"
         )
+    others = sorted(container.metadata.keys() - {METADATA_KEY})
+    if others:
+        raise ValueError(f"its metadata has an entry {others[0]!r:.60} beside {METADATA_KEY!r}")
 
-
-def _body(raw: dict, path: Path) -> dict:
-    metadata = raw.get("__metadata__") or {}
-    if not isinstance(metadata, dict) or METADATA_KEY not in metadata:
-        raise IncrementFileError(
-            f"{path} holds tensors but no increment: its metadata has no {METADATA_KEY!r} entry"
-        )
-    body = json.loads(metadata[METADATA_KEY], parse_constant=_refuse_constant)
+    body = strict_json(container.metadata[METADATA_KEY])
     if not isinstance(body, dict):
         raise ValueError("its metadata is no object")
-
     version = body.get("format_version")
-    if version not in READ_VERSIONS or isinstance(version, bool):
+    if type(version) is not int or version not in READ_VERSIONS:
         raise FormatVersionError(
-            f"{path} has format version {plain(repr(version))[:40]}, this multierase reads "
-            f"{list(READ_VERSIONS)}: update multierase"
+            f"has format version {version!r:.40}, this multierase reads {list(READ_VERSIONS)}: "
+            "update multierase"
         )
+
     return body
 
 
-def _checked(path: Path, size: int, body: dict, raw: dict) -> Header:
-    version = body["format_version"]
-    take = Taker(body, "metadata")
-    sha256 = take("sha256", str)
-    stored_base = take("base", dict)
-
-    if version == 1:
-        provenance = Provenance.from_format_1(body.get("info"))
-        history = _history_of_format_1(body["info"])
-        base = _fingerprint(stored_base, FAMILY_OF_FORMAT_1, COMPONENT_OF_FORMAT_1)
-        readers = FAMILIES[FAMILY_OF_FORMAT_1].readers(base.digests)
-    else:
-        provenance = Provenance.from_dict(body.get("provenance"))
-        history = _history(take("history", list))
-        base = _fingerprint(stored_base, Taker(stored_base, "base")("family", str), "")
-        readers = _readers(take("readers", dict), base)
+def _checked(path: Path, container: Container, body: dict[str, Any]) -> Header:
+    parts = _parts_of_format_1(body) if body["format_version"] == 1 else _parts(body, container)
+    base, provenance, history, readers, tags = parts
 
     header = Header(
         path=path,
-        format_version=version,
-        bytes=size,
-        sha256=sha256,
+        format_version=body["format_version"],
+        bytes=container.size,
+        sha256=Taker(body, "metadata")("sha256", str),
         base=base,
         provenance=provenance,
         history=history,
         readers=readers,
         stored=stored_as(history),
-        tensors={n: read_tensor(n, entry) for n, entry in raw.items() if n != "__metadata__"},
+        tensors=container.tensors,
+        tags=tags,
         body={key: value for key, value in body.items() if key != "sha256"},
     )
     _require_layout(header)
     return header
 
 
-def _history(listed: list) -> tuple[Mapping[str, Any], ...]:
+Parts = tuple[Fingerprint, Provenance, History, Mapping[str, str], Tags]
+
+
+def _parts(body: dict[str, Any], container: Container) -> Parts:
+    require_known(body, ENTRIES, "metadata")
+    take = Taker(body, "metadata")
+    stored_base = take("base", dict)
+    require_known(stored_base, ENTRIES_OF_BASE, "base")
+
+    family = Taker(stored_base, "base")("family", str)
+    base = _fingerprint(stored_base, family, prefix="")
+    readers = _readers(take("readers", dict), base)
+
+    return (
+        base,
+        Provenance.from_dict(body.get("provenance")),
+        _history(take("history", list)),
+        readers,
+        Tags.of_format_2(container.tensors, readers),
+    )
+
+
+def _parts_of_format_1(body: dict[str, Any]) -> Parts:
+    """Read what format 1 left to its one family: the names' component, and who reads the text."""
+    take = Taker(body, "metadata")
+    info = take("info", dict)
+    base = _fingerprint(take("base", dict), FAMILY_OF_FORMAT_1, prefix=COMPONENT_OF_FORMAT_1)
+
+    return (
+        base,
+        Provenance.from_format_1(info),
+        _history_of_format_1(info),
+        FAMILIES[FAMILY_OF_FORMAT_1].readers(base.digests),
+        Tags.of_format_1(),
+    )
+
+
+def _history(listed: list) -> History:
     for step in listed:
         if not isinstance(step, dict) or not isinstance(step.get("step"), str):
             raise ValueError(f"history: {step!r:.60} is no step")
@@ -216,15 +208,17 @@ def _history(listed: list) -> tuple[Mapping[str, Any], ...]:
     return tuple(listed)
 
 
-def _history_of_format_1(info: dict) -> tuple[Mapping[str, Any], ...]:
+def _history_of_format_1(info: dict) -> History:
     compression = info.get("compression")
     if compression is None:
         return ()
+    if not isinstance(compression, dict):
+        raise ValueError(f"info.compression is {compression!r:.60}")
 
-    return _history([{"step": "compressed", **compression}])
+    return ({**compression, "step": "compressed"},)
 
 
-def stored_as(history: tuple[Mapping[str, Any], ...]) -> str:
+def stored_as(history: History) -> str:
     """Return the dtype of a file's numbers: float32, unless they were compressed."""
     changes = [step for step in history if step["step"] != "renamed"]
     last = changes[-1] if changes else {"step": ""}
@@ -245,8 +239,8 @@ def _fingerprint(stored: dict, family: str, prefix: str) -> Fingerprint:
         raise ValueError("base: digests and sketches are not of the same parameters")
 
     for name, digest in digests.items():
-        require_parameter(name)
-        if not isinstance(digest, str) or not 8 <= len(digest) <= 64:
+        require_name(name)
+        if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
             raise ValueError(f"base.digests: {digest!r:.40} is no digest")
 
     return Fingerprint(
@@ -259,18 +253,25 @@ def _fingerprint(stored: dict, family: str, prefix: str) -> Fingerprint:
 
 
 def _sketch(stored: object) -> tuple[float, float]:
-    numbers = tuple(float(number) for number in stored) if isinstance(stored, list) else ()
-    if len(numbers) != 2 or not all(map(math.isfinite, numbers)):
+    if not isinstance(stored, list) or len(stored) != 2:
+        raise ValueError(f"base.sketches: {stored!r:.40} is no pair of numbers")
+    if not all(type(number) in (int, float) for number in stored):
         raise ValueError(f"base.sketches: {stored!r:.40} is no pair of numbers")
 
-    return numbers
+    return float(stored[0]), float(stored[1])
 
 
 def _readers(stored: dict, base: Fingerprint) -> dict[str, str]:
-    for name, stream in stored.items():
-        if name not in base.digests or not isinstance(stream, str) or not stream.isidentifier():
-            raise ValueError(f"readers: {name!r:.60} -> {stream!r:.40} is no parameter and stream")
+    """Check that every stated reader reads that stream: composing relies on it."""
+    if base.family not in FAMILIES:
+        raise ValueError(
+            f"it is of family {base.family!r:.60}, known are {sorted(FAMILIES)}: update multierase"
+        )
 
+    family = FAMILIES[base.family]
+    for name, stream in stored.items():
+        if name not in base.digests or stream is None or family.reads(name) != stream:
+            raise ValueError(f"readers: {name!r:.60} does not read {stream!r:.40} alone")
     return stored
 
 
@@ -284,10 +285,6 @@ def _require_layout(header: Header) -> None:
     require_used(header.tensors, parameter_shapes(header.tensors, header.tags), header.tags)
     require_dtypes(header.tensors, header.stored)
     require_grams(header.tensors, shapes, header.readers, header.tags)
-
-
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is not a finite number")
 
 
 def digest_of(body: Mapping[str, Any]) -> bytes:

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-BYTES = {"F32": 4, "F16": 2, "I8": 1}
+from multierase.increments.container import Tensor
+
 CODES = {"float32": "F32", "float16": "F16", "int8": "I8"}
 STORED = tuple(CODES)  # dtypes that an increment's numbers may have
-LONGEST_PARAMETER = 512
+LARGEST_PARAMETER = 2**27  # numbers: five times the largest matrix of any published denoiser
 UP, DOWN, SHARED, GRAM = ".up", ".down", "shared.", "gram."
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """A tensor of a file: its dtype as safetensors writes it, and its shape."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Tags:
-    """How a format names what is no parameter.
+    """The tensors of a file that are not a parameter's own.
 
     Args:
         grams: name of a Gram factor -> its stream.
         shared: name of a shared ``down`` -> its stream.
-        readers: stored parameter -> stream.
+        readers: stored parameter -> stream; empty in format 1, in which any parameter may use the
+            one shared ``down``.
     """
 
     grams: Mapping[str, str]
@@ -38,47 +32,32 @@ class Tags:
     readers: Mapping[str, str]
 
     @classmethod
-    def of_version(cls, version: int, readers: Mapping[str, str]) -> Tags:
-        if version == 1:
-            return cls({"gram.factor": "tokens"}, {"shared.down": "tokens"}, {})
-        streams = sorted(set(readers.values()))
+    def of_format_1(cls) -> Tags:
+        return cls({"gram.factor": "tokens"}, {"shared.down": "tokens"}, {})
+
+    @classmethod
+    def of_format_2(cls, tensors: Iterable[str], readers: Mapping[str, str]) -> Tags:
+        """Find the tags among the names of a file's tensors.
+
+        An increment may know its concept's tokens and change no parameter that reads them, so Gram
+        factors are found by their own names.
+        """
+        grams = {name: name.removeprefix(GRAM) for name in tensors if name.startswith(GRAM)}
+        shared = {f"{SHARED}{stream}{DOWN}": stream for stream in set(readers.values())}
 
         return cls(
-            grams={GRAM + stream: stream for stream in streams},
-            shared={f"{SHARED}{stream}{DOWN}": stream for stream in streams},
+            grams={name: stream for name, stream in grams.items() if stream.isidentifier()},
+            shared=shared,
             readers=readers,
         )
 
     def shared_of(self, parameter: str) -> str | None:
         """Return the name of the shared ``down`` that a parameter may use."""
-        if not self.readers:  # format 1, whose readers only the family knows
+        if not self.readers:
             return next(iter(self.shared), None)
         stream = self.readers.get(parameter)
 
         return None if stream is None else f"{SHARED}{stream}{DOWN}"
-
-
-def require_parameter(name: str) -> None:
-    """Raise ``ValueError`` for a name that no parameter can have."""
-    if not name.isprintable() or not 0 < len(name) <= LONGEST_PARAMETER:
-        raise ValueError(f"{name!r:.60} is no parameter's name")
-
-
-def read_tensor(name: str, entry: dict) -> Tensor:
-    """Read one entry of safetensors' header. Raises ``ValueError`` for one that cannot be."""
-    require_parameter(name)
-    dtype, shape = entry["dtype"], entry["shape"]
-    if dtype not in BYTES:
-        raise ValueError(f"tensor {name!r:.60} has dtype {dtype!r:.20}, known are {sorted(BYTES)}")
-    if not isinstance(shape, list) or not shape:
-        raise ValueError(f"tensor {name!r:.60} has shape {shape!r:.40}: a parameter has dimensions")
-    if not all(isinstance(side, int) and side > 0 for side in shape):
-        raise ValueError(f"tensor {name!r:.60} has shape {shape!r:.40}")
-
-    start, end = entry["data_offsets"]
-    if end - start != BYTES[dtype] * math.prod(shape):
-        raise ValueError(f"tensor {name!r:.60}: {end - start} bytes are not {dtype} of {shape}")
-    return Tensor(dtype, tuple(shape))
 
 
 def parameter_shapes(tensors: Mapping[str, Tensor], tags: Tags) -> dict[str, tuple[int, ...]]:
@@ -93,6 +72,10 @@ def parameter_shapes(tensors: Mapping[str, Tensor], tags: Tags) -> dict[str, tup
         elif not name.endswith(DOWN):
             shapes[name] = tensor.shape
 
+    for parameter, shape in shapes.items():
+        # Factors are small and their product is not: a file of 1 MB could ask for 40 GB.
+        if math.prod(shape) > LARGEST_PARAMETER:
+            raise ValueError(f"{parameter} has shape {shape}, more numbers than any layer has")
     return shapes
 
 
@@ -175,7 +158,7 @@ def require_grams(
         for parameter, read in readers.items():
             if read == stream and len(shapes[parameter]) == 2:
                 widths.add(shapes[parameter][1])
-        if len(shape) != 2 or shape[1] > shape[0] or (widths and widths != {shape[0]}):
+        if len(shape) != 2 or (widths and widths != {shape[0]}):
             raise ValueError(
                 f"{name} has shape {shape}, its parameters read vectors of {sorted(widths)}"
             )

@@ -90,7 +90,8 @@ class Library(Mapping[str, "Increment"]):
 
         Raises:
             UsageError: for a concept given twice, or two whose files would be one.
-            AlreadyThere: for a file that is there, unless ``overwrite``.
+            AlreadyThere: for a file that is there, unless ``overwrite``; for another concept's file
+                always.
             WriteError: for a name that is too long, or a folder that cannot be written.
         """
         require_distinct(concepts)
@@ -98,8 +99,7 @@ class Library(Mapping[str, "Increment"]):
             path = self.path(concept)
             if len(path.name.encode()) > LONGEST_FILE_NAME:
                 raise WriteError(f"{path.name[:60]}... is too long for a file name")
-            if os.path.lexists(path) and not overwrite:
-                raise AlreadyThere(self._taken(concept, path))
+            self._require_free(concept, overwrite)
             if path.is_dir():
                 raise WriteError(f"{path} is a folder: remove it, or give another name")
 
@@ -109,16 +109,14 @@ class Library(Mapping[str, "Increment"]):
         """Store an increment under its concept's name.
 
         Raises:
-            AlreadyThere: for a file that is there, unless ``overwrite``.
+            AlreadyThere: for a file that is there, unless ``overwrite``; for another concept's file
+                always.
             IncrementFileError, WriteError: see ``save_increment``.
         """
         from multierase.increments.format import save_increment
 
-        concept, path = increment.concept, self.path(increment.concept)
-        if os.path.lexists(path) and not overwrite:
-            raise AlreadyThere(self._taken(concept, path))
-
-        return save_increment(increment, path, overwrite=overwrite)
+        self._require_free(increment.concept, overwrite)
+        return save_increment(increment, self.path(increment.concept), overwrite=overwrite)
 
     def remove(self, concept: str) -> None:
         """Delete the concept's file. Raises ``UnknownConcept`` if there is none."""
@@ -196,27 +194,33 @@ class Library(Mapping[str, "Increment"]):
         except OSError as error:
             if not os.path.lexists(path):
                 return None
-            return Entry(path, (0, 0, 0), None, f"{path} cannot be read: {error.strerror}")
+            problem = plain(f"{path} cannot be read: {error.strerror}")
+            return Entry(path, (0, 0, 0), None, problem)
 
         known = self._entries.get(path.name)
         if known is None or known.stamp != stamp:
             known = self._entries[path.name] = _read(path, stamp)
         return known
 
-    def _taken(self, concept: str, path: Path) -> str:
+    def _require_free(self, concept: str, overwrite: bool) -> None:
+        """Raise ``AlreadyThere`` if saving this concept would take something away unasked."""
+        path = self.path(concept)
         entry = self._entry(path)
-        header = None if entry is None else entry.header
-        if header is not None and header.concept != concept:
-            return f"{path} holds the concept {header.concept!r}: give {concept!r} another name"
-        if header is None:
-            return (
-                f"{path} is there and is no sound increment: replace it with --overwrite "
-                "(overwrite=True), or move it away"
-            )
+        if entry is None:
+            return
+        if entry.header is not None and entry.header.concept != concept:
+            other = entry.header.concept
+            raise AlreadyThere(f"{path} holds the concept {other!r}: give {concept!r} another name")
+        if overwrite:
+            return
 
-        return (
-            f"{concept!r} is in library {self.folder} already: replace it with --overwrite "
-            "(overwrite=True), or use another library"
+        there = (
+            f"{concept!r} is in library {self.folder} already"
+            if entry.header is not None
+            else f"{path} is there and is no sound increment"
+        )
+        raise AlreadyThere(
+            f"{there}: replace it with --overwrite (overwrite=True), or use another library"
         )
 
 

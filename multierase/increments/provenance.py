@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from multierase.models.scopes import FAMILIES, FAMILY_OF_FORMAT_1
 from multierase.prompts.concepts import check_name
 
 ARITHMETIC = "arithmetic"
@@ -119,7 +120,7 @@ class Provenance:
             ValueError: for a missing or unknown entry, or a value of another type.
         """
         entries = _require(stored, dict, "provenance")
-        _require_known(entries, cls, "provenance")
+        require_known(entries, _names(cls), "provenance")
         take = Taker(entries, "provenance")
 
         return cls(
@@ -163,7 +164,7 @@ class Provenance:
             settings=settings,
             seed=take.optional("seed", int),
             version=take("version", str),
-            cost=_cost(entries) if trained else None,
+            cost=_cost_of_format_1(take) if trained else None,
             stop=_stop_of_format_1(take) if trained else None,
             separation=_separation_of_format_1(take) if trained else None,
         )
@@ -183,7 +184,6 @@ _ABSENT_IN_FORMAT_1: dict[str, Any] = {
     "rank": None,
     "residual": None,
 }
-EXACT_SCOPE_OF_FORMAT_1 = "esd-x-strict"
 
 
 class Taker:
@@ -208,7 +208,8 @@ class Taker:
         """Return a list of strings as a tuple."""
         listed = self(key, list)
         for item in listed:
-            _require(item, str, f"{self._where}.{key}[]")
+            if not isinstance(item, str):
+                raise ValueError(f"{self._where}.{key} holds {item!r:.60}, expected texts only")
 
         return tuple(listed)
 
@@ -228,16 +229,31 @@ def _require(value: Any, kind: Any, where: str) -> Any:
     return value
 
 
-def _require_known(entries: Mapping[str, Any], kind: type, where: str) -> None:
-    known = {entry.name for entry in dataclasses.fields(kind)}
-    unknown = sorted(entries.keys() - known)
+def require_known(entries: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    """Raise ``ValueError`` for an entry that nobody would read, and everybody would drop."""
+    unknown = sorted(entries.keys() - set(known))
     if unknown:
         raise ValueError(f"{where} has an unknown entry {unknown[0]!r:.60}")
 
 
-def _cost(stored: object) -> Cost:
-    take = Taker(_require(stored, dict, "cost"), "cost")
+def _names(kind: type) -> list[str]:
+    return [entry.name for entry in dataclasses.fields(kind)]
 
+
+def _part(stored: object, kind: type, where: str) -> Taker:
+    entries = _require(stored, dict, where)
+    require_known(entries, _names(kind), where)
+
+    return Taker(entries, where)
+
+
+def _cost(stored: object) -> Cost:
+    take = _part(stored, Cost, "cost")
+
+    return _cost_of_format_1(take)
+
+
+def _cost_of_format_1(take: Taker) -> Cost:
     return Cost(
         unet_evaluations=take("unet_evaluations", int),
         seconds=take("seconds", float),
@@ -246,7 +262,7 @@ def _cost(stored: object) -> Cost:
 
 
 def _stop(stored: object) -> Stop:
-    take = Taker(_require(stored, dict, "stop"), "stop")
+    take = _part(stored, Stop, "stop")
 
     return Stop(
         reason=take("reason", str),
@@ -266,7 +282,7 @@ def _stop_of_format_1(take: Taker) -> Stop:
 
 
 def _separation(stored: object) -> Separation:
-    take = Taker(_require(stored, dict, "separation"), "separation")
+    take = _part(stored, Separation, "separation")
     directions = take("directions", dict)
     for stream, numbers in directions.items():
         for key, value in _require(numbers, dict, f"directions.{stream}").items():
@@ -277,17 +293,21 @@ def _separation(stored: object) -> Separation:
 
 def _separation_of_format_1(take: Taker) -> Separation:
     """Take what is true: format 1 stated it from a flag, also where nothing is kept exactly."""
-    stated = take.optional("decoupled_from", dict) or {}
+    stated = take.optional("decoupled_from", _decoupled_from) or {}
     rank = take.optional("rank", int)
-    if rank is None or take("scope", str) != EXACT_SCOPE_OF_FORMAT_1:
+    if rank is None or take("scope", str) != FAMILIES[FAMILY_OF_FORMAT_1].exact_scope:
         return Separation()
 
-    # The first files had the prompts alone.
-    exactly = Taker({"exactly": [], **stated}, "decoupled_from").texts("exactly")
+    stating = Taker({"exactly": [], "known": None, **stated}, "decoupled_from")
     residual = take.optional("residual", float)
     directions = {"tokens": {"rank": float(rank), "residual": residual or 0.0}}
 
-    return Separation(exactly, stated.get("known") or None, directions)
+    return Separation(stating.texts("exactly"), stating.optional("known", dict) or None, directions)
+
+
+def _decoupled_from(stated: object) -> dict[str, Any]:
+    """Read a list of prompts, as the first files have it, or what later ones say."""
+    return {"exactly": stated} if isinstance(stated, list) else _require(stated, dict, "decoupled")
 
 
 def _numbers(listed: list, where: str) -> tuple[float, ...]:

@@ -81,7 +81,7 @@ class Increment:
             ``compressed``, ``renamed``, ``imported``.
 
     Raises:
-        ValueError: for a fingerprint of other parameters.
+        ValueError: for a fingerprint of other parameters, or readers among other ones.
     """
 
     deltas: Mapping[str, Delta]
@@ -95,12 +95,16 @@ class Increment:
         for name in ("deltas", "grams", "readers"):
             entries = dict(sorted(getattr(self, name).items()))
             object.__setattr__(self, name, MappingProxyType(entries))
+        object.__setattr__(self, "history", tuple(self.history))
 
         missing = sorted(self.deltas.keys() ^ self.base.digests.keys())
         if missing:
             raise ValueError(
                 f"increment and fingerprint do not name the same parameters: {missing[:5]}"
             )
+        unknown = sorted(self.readers.keys() - self.deltas.keys())
+        if unknown:
+            raise ValueError(f"readers that the increment does not change: {unknown[:5]}")
 
     @property
     def concept(self) -> str:

@@ -48,7 +48,7 @@ def slug(name: str) -> str:
     if latin:
         return latin
 
-    spelt = name.encode().hex()
+    spelt = name.encode(errors="surrogatepass").hex()
     return spelt if len(spelt) <= LONGEST_NAME else digest_bytes(name, length=40)
 
 
