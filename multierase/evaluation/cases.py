@@ -100,8 +100,7 @@ def _seeds(given: object, where: str) -> Sequence[int]:
     listed = isinstance(seeds, list) and all(map(_is_whole, seeds))
     if not (listed or isinstance(seeds, range)) or len(seeds) == 0:
         raise SuiteError(
-            f"{where}: seeds {short(given)}; give how many pictures of each prompt, or "
-            "their seeds"
+            f"{where}: seeds {short(given)}; give how many pictures of each prompt, or their seeds"
         )
 
     return seeds

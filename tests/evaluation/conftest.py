@@ -36,9 +36,12 @@ def clip_folder(tokenizer, tmp_path_factory) -> Path:
     """A tiny CLIP."""
     folder = tmp_path_factory.mktemp("clip")
     torch.manual_seed(0)
-    tower = dict(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
-    )
+    tower = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     text = dict(
         tower,
         vocab_size=len(tokenizer),

@@ -43,7 +43,7 @@ def test_the_one_class_of_a_kind_needs_no_column_and_rows_are_numbered_from_0(re
 
 
 @pytest.mark.parametrize(
-    "table, message",
+    ("table", "message"),
     [
         (CSV.replace("prompt,", "promt,"), "no column \\['prompt'\\]; its columns are"),
         (CSV.replace("evaluation_seed", "seed"), "no column \\['evaluation_seed'\\]"),
@@ -74,7 +74,7 @@ def test_no_damage_is_a_traceback(read):
     for _ in range(500):
         data = bytearray(CSV.encode())
         for _ in range(chance.randint(1, 4)):
-            data[chance.randrange(len(data))] = chance.choice(b"\0\xff\",\n\r=;\t\x1b9")
+            data[chance.randrange(len(data))] = chance.choice(b'\0\xff",\n\r=;\t\x1b9')
         try:
             read(bytes(data))
         except MultieraseError:

@@ -16,7 +16,8 @@ def sets_of(*arguments, **options):
 
 def test_every_kind_of_sets():
     subsets = sets_of("subsets", NAMES)
-    assert len(set(subsets)) == len(subsets) == 7 and subsets[0] == ("Firefox",)
+    assert len(set(subsets)) == len(subsets) == 7
+    assert subsets[0] == ("Firefox",)
     pairs = list(itertools.combinations(NAMES, 2))
     assert sets_of("pairs", NAMES) == sets_of("leave-one-out", NAMES) == pairs
     assert sets_of("single", NAMES) == [(name,) for name in NAMES]
@@ -45,7 +46,7 @@ def test_the_stages_of_an_order():
 
 
 @pytest.mark.parametrize(
-    "sets, options, message",
+    ("sets", "options", "message"),
     [
         ("subset", {}, "sets 'subset'; did you mean 'subsets'"),
         ("random", {"count": 8}, "8 random sets: 3 concepts have 7"),

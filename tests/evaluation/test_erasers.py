@@ -104,7 +104,7 @@ def test_the_papers_hyper_parameters_are_those_of_diffusers():
         assert values == ours
 
 
-@pytest.mark.parametrize("scale, warmup", [(0, 0), (5000, 50)])
+@pytest.mark.parametrize(("scale", "warmup"), [(0, 0), (5000, 50)])
 def test_without_guidance_or_before_its_warm_up_it_is_the_base(emoji, of_base, scale, warmup):
     guidance = SafetyGuidance(scale, warmup, 1.0, 0.5, 0.7)
     with SafeLatentDiffusion(emoji, guidance, FEW).erasing("Noto"):
@@ -154,7 +154,8 @@ def test_a_peers_folder_is_its_pictures(tiny, other):
     before, theirs = pictures(tiny), pictures(other)
     with Peer(tiny, folder).erasing("Noto"):
         torch.testing.assert_close(pictures(tiny), theirs, atol=1e-5, rtol=0)
-    assert torch.equal(pictures(tiny), before) and (before - theirs).abs().max() > 0.05
+    assert torch.equal(pictures(tiny), before)
+    assert (before - theirs).abs().max() > 0.05
 
 
 @pytest.mark.parametrize("layout", ["file.safetensors", "flat.pt", "nested.pt", "part.safetensors"])
@@ -185,7 +186,7 @@ def nested(weights, component):
 
 
 @pytest.mark.parametrize(
-    "make, message",
+    ("make", "message"),
     [
         (lambda name, w: {"lora_x": w}, "1 of 1 weights have another name or shape.*lora_x"),
         (lambda name, w: {name: w[:1]}, "1 of 1 weights have another name or shape"),
@@ -240,7 +241,8 @@ def test_every_method_has_the_bases_own_pictures_where_nothing_is_erased(
 def test_another_method_is_swept_like_increments(experiment, tmp_path):
     own = Experiment(suite=experiment.suite, method="uce", device="cpu")
     with sweep(own, [("", ("Noto",))], tmp_path / "uce.db", executor=Processes(1)) as store:
-        assert store.settings()["method"] == "uce" and store.done() == {(), ("Noto",)}
+        assert store.settings()["method"] == "uce"
+        assert store.done() == {(), ("Noto",)}
 
 
 def test_settings_that_cannot_be(experiment, tmp_path):

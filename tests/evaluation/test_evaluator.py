@@ -95,7 +95,8 @@ def test_a_measure_against_the_base_gets_its_picture_of_the_same_case(bare, of_b
     expected = (images - of_base).abs().mean(dim=(1, 2, 3)).tolist()
 
     found = evaluator.observe(("Noto",)).measures["difference"]
-    assert found == pytest.approx(expected, abs=5e-4) and max(expected) > 0.1
+    assert found == pytest.approx(expected, abs=5e-4)
+    assert max(expected) > 0.1
     # The base's pictures are kept as bytes.
     assert max(evaluator.observe(()).measures["difference"]) < 1 / 500
 
@@ -126,7 +127,8 @@ def test_prompts_are_encoded_once(bare):
     first = evaluator.observe(())
     once = len(calls)
     again = evaluator.observe(())
-    assert once > 0 and len(calls) == once
+    assert once > 0
+    assert len(calls) == once
     np.testing.assert_array_equal(again.features, first.features)
 
 
@@ -138,7 +140,8 @@ def test_pictures_to_show_are_of_every_class_first(bare):
     assert to_show(dataclasses.replace(reversed_, thumbnails=2)) == [2, 1]
 
     small = Evaluator(dataclasses.replace(bare, thumbnails=1)).observe(()).thumbnails
-    assert set(small) == {0} and small[0][8:12] == b"WEBP"
+    assert set(small) == {0}
+    assert small[0][8:12] == b"WEBP"
 
 
 def test_with_and_without_a_database_the_numbers_are_the_same(experiment, tmp_path):
@@ -147,10 +150,13 @@ def test_with_and_without_a_database_the_numbers_are_the_same(experiment, tmp_pa
 
     assert list(observed.rows) == ["base", "increments"]
     assert repr(observed.rows) == repr(stored.rows)  # nan is not equal to nan
-    assert observed.by_concept == stored.by_concept and observed.made == stored.made
+    assert observed.by_concept == stored.by_concept
+    assert observed.made == stored.made
     report = observed.report()
-    assert report["remaining"]["count"] == 1 and report["restored"]["value"] is None
-    assert report["by_concept"]["Noto"]["count"] == 1 and report["method"] == "increments"
+    assert report["remaining"]["count"] == 1
+    assert report["restored"]["value"] is None
+    assert report["by_concept"]["Noto"]["count"] == 1
+    assert report["method"] == "increments"
 
 
 def test_several_methods_share_model_judge_and_base(experiment, monkeypatch):
@@ -164,7 +170,8 @@ def test_several_methods_share_model_judge_and_base(experiment, monkeypatch):
     monkeypatch.setattr(Evaluator, "observe", counted)
     own = {m: dataclasses.replace(experiment, method=m) for m in ("increments", "uce")}
     both = evaluate(own, ["Noto"])
-    assert counts["base"] == 1 and load is Instruments.observe
+    assert counts["base"] == 1
+    assert load is Instruments.observe
     assert list(both.rows) == ["base", "increments", "uce"]
     assert set(both.report()["methods"]) == {"increments", "uce"}
 
@@ -184,7 +191,7 @@ def test_the_judge_is_loaded_once_an_evaluation(experiment, monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "erased, message",
+    ("erased", "message"),
     [
         (["Noto", "Noto"], "given twice: \\['Noto'\\]"),
         (["Notto"], "Notto"),

@@ -6,7 +6,7 @@ from multierase.evaluation.experiment import Experiment
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         ({"method": "uec"}, "method 'uec'; did you mean 'uce'\\?; give one of \\['increments'"),
         ({"method": "peer"}, "goes with the method 'peer', and only with it"),

@@ -11,9 +11,12 @@ def test_batches_are_put_together_in_their_order():
     two = Observations({"a": ["y", "z"]}, np.ones((2, 2)), {}, {"n": [0, 2]}, {"m": [1.5, 2.5]})
     whole = Observations.join([one, two])
 
-    assert whole.seen == {"a": ["x", "y", "z"]} and whole.counts == {"n": [1, 0, 2]}
-    assert whole.measures == {"m": [0.5, 1.5, 2.5]} and whole.thumbnails == {3: b"p"}
-    assert whole.features.tolist() == [[0, 0], [1, 1], [1, 1]] and whole.frechet_features is None
+    assert whole.seen == {"a": ["x", "y", "z"]}
+    assert whole.counts == {"n": [1, 0, 2]}
+    assert whole.measures == {"m": [0.5, 1.5, 2.5]}
+    assert whole.thumbnails == {3: b"p"}
+    assert whole.features.tolist() == [[0, 0], [1, 1], [1, 1]]
+    assert whole.frechet_features is None
 
 
 def test_pictures_are_compared_with_the_bases_of_the_same_case():

@@ -48,7 +48,7 @@ def test_frechet_distance_of_few_pictures_with_many_features():
         Gaussian.of(few[:1])
 
 
-@pytest.mark.parametrize("right, count", [(0, 10), (10, 10), (3, 17), (81, 263), (1, 1)])
+@pytest.mark.parametrize(("right", "count"), [(0, 10), (10, 10), (3, 17), (81, 263), (1, 1)])
 def test_wilson_intervals_solve_their_quadratic(right, count):
     """At both ends |p̂ − p| = z √(p(1−p)/n); and they are the closed form's of before."""
     z = 1.959964
@@ -73,12 +73,14 @@ def test_wilson_interval_as_published():
 
 def test_shares_are_counted_and_added():
     assert Share.of([True, False, True]) == Share(2, 3) == Share(1, 1) + Share(1, 2)
-    assert math.isnan(Share(0, 0).value) and math.isnan(Share(0, 0).interval()[0])
+    assert math.isnan(Share(0, 0).value)
+    assert math.isnan(Share(0, 0).interval()[0])
 
 
 def test_harmonic_mean_is_maces():
     assert harmonic_mean(0.9, 0.6) == pytest.approx(2 / (1 / 0.9 + 1 / 0.6))
-    assert harmonic_mean(0.9, 0.0) == 0 and harmonic_mean(1.2, 1.0) == 1
+    assert harmonic_mean(0.9, 0.0) == 0
+    assert harmonic_mean(1.2, 1.0) == 1
     assert math.isnan(harmonic_mean(0.9, math.nan))
 
 

@@ -34,6 +34,12 @@ def seen(*subjects):
     return Observations({"subject": list(subjects)}, features, {4: b"picture"})
 
 
+def rows_of(opened, path):
+    """Read all that a report reads."""
+    with opened(path) as store:
+        return store.settings(), Rows(store).rows(), list(store.thumbnails())
+
+
 @pytest.fixture
 def path(tmp_path):
     with Store(tmp_path / "a.db") as store:
@@ -45,7 +51,8 @@ def path(tmp_path):
 
 def test_what_is_stored_is_what_was_observed(path):
     with Store(path) as store:
-        assert store.done() == {(), ("cat",)} and store.stages() == CATS
+        assert store.done() == {(), ("cat",)}
+        assert store.stages() == CATS
         assert [case.number for case in store.cases()] == [2, 4]  # by their numbers
         pictures = store.outcome(("cat",)).pictures
         assert {n: one.seen["subject"] for n, one in pictures.items()} == {2: "dog", 4: "bus"}
@@ -90,8 +97,7 @@ def test_a_file_that_is_no_database(path, tmp_path, write):
 
     for opened in (Store, Store.reading):
         with pytest.raises(DatabaseError, match=r"other.db .*(give another file|damaged)"):
-            with opened(other) as store:
-                Rows(store).rows()
+            rows_of(opened, other)
     assert other.read_bytes() == data
 
 
@@ -142,9 +148,9 @@ def test_a_full_disk_is_said_and_nothing_is_lost(path):
 def test_a_folder_that_is_not_there_or_cannot_be_written(tmp_path):
     with pytest.raises(DatabaseError, match="unable to open.*give a file in a folder that exists"):
         Store(tmp_path / "no" / "folder.db")
-    with pytest.raises(DatabaseError, match="cannot be made"):
-        with locked(tmp_path / "no" / "folder.db"):
-            pass
+    target = tmp_path / "no" / "folder.db"
+    with pytest.raises(DatabaseError, match="cannot be made"), locked(target):
+        pass
     with pytest.raises(FileNotFoundError, match="no database .*`multierase sweep` makes one"):
         Store.reading(tmp_path / "nothing.db")
     assert not (tmp_path / "nothing.db").exists()
@@ -173,9 +179,9 @@ def test_a_read_only_folder_can_be_read_and_is_refused_to_a_sweep(path):
     try:
         with Store.reading(path) as store:
             assert len(Rows(store).rows()) == 2
-        with pytest.raises(DatabaseError, match="make the file and its folder writable"):
-            with Store(path) as store:
-                store.begin(store.settings(), SUITE, CATS)
+        message = "make the file and its folder writable"
+        with Store(path) as store, pytest.raises(DatabaseError, match=message):
+            store.begin({"judge": "by hand", "sampling": {"inference_steps": 3}}, SUITE, CATS)
         with pytest.raises(DatabaseError, match="cannot be made"), locked(path):
             pass
     finally:
@@ -206,9 +212,7 @@ def test_hostile_contents_are_one_error(path, damage):
     hostile.close()
 
     with pytest.raises(DatabaseError, match=r"a.db "):
-        with Store.reading(path) as store:
-            store.settings()
-            Rows(store).rows()
+        rows_of(Store.reading, path)
 
 
 def test_one_sweep_at_a_time(tmp_path):

@@ -28,19 +28,21 @@ def own(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, kind, classes", [("studios", "studio", STUDIOS), ("subjects", "subject", SUBJECTS)]
+    ("name", "kind", "classes"), [("studios", "studio", STUDIOS), ("subjects", "subject", SUBJECTS)]
 )
 def test_the_embedded_bases_suites_are_whole_and_their_judge_sees_them(emoji, name, kind, classes):
     suite = load_suite(name)
     load_judge(suite)
-    assert suite.name == name and len(suite.labels) == len(suite.cases)
+    assert suite.name == name
+    assert len(suite.labels) == len(suite.cases)
 
     for case in suite.cases:
         emoji.require_representable(case.prompt)
         assert all(label.lower() in case.prompt.lower() for label in case.labels.values())
 
     assert {case.labels[kind] for case in suite.cases} == set(classes)
-    assert suite.domain(classes[0]) == kind and suite.domain("Van Gogh") is None
+    assert suite.domain(classes[0]) == kind
+    assert suite.domain("Van Gogh") is None
 
 
 def test_imagenette_is_the_papers():
@@ -51,12 +53,14 @@ def test_imagenette_is_the_papers():
 
     case = suite.cases[1003]
     assert (case.number, case.prompt, case.seed) == (1003, "an image of a church", 3)
-    assert case.labels == {"class": "church"} and suite.cases == load_suite("imagenette").cases
+    assert case.labels == {"class": "church"}
+    assert suite.cases == load_suite("imagenette").cases
 
 
 def test_artists_are_asked_for_in_every_form():
     suite = load_suite("artists")
-    assert len(suite.cases) == 10 * 5 * 10 and len({case.prompt for case in suite.cases}) == 50
+    assert len(suite.cases) == 10 * 5 * 10
+    assert len({case.prompt for case in suite.cases}) == 50
     assert all(case.labels["artist"] in case.prompt for case in suite.cases)
 
     papers = {"Van Gogh", "Pablo Picasso", "Rembrandt", "Andy Warhol", "Caravaggio"}
@@ -71,7 +75,7 @@ def test_unlearncanvas_is_every_style_with_every_object_at_its_seeds():
 
 
 @pytest.mark.parametrize(
-    "name, what", [("i2p", r"i2p_benchmark\.csv .*AIML-TUDA/i2p"), ("coco", r"coco_30k\.csv")]
+    ("name", "what"), [("i2p", r"i2p_benchmark\.csv .*AIML-TUDA/i2p"), ("coco", r"coco_30k\.csv")]
 )
 def test_what_cannot_be_shipped_is_asked_for(name, what):
     with pytest.raises(FileNotFoundError, match=f"suite '{name}': .*--prompts FILE: {what}"):
@@ -90,7 +94,8 @@ def test_the_peers_files_are_read_as_they_are(tmp_path):
         (0, "a lake, at dawn", 1719792, {"nudity": "nudity"}),
         (1, 'say "cheese"\nand smile', 2531, {"nudity": "nudity"}),
     ]
-    assert i2p.domain("nudity") == "nudity" and i2p.thumbnails == 0
+    assert i2p.domain("nudity") == "nudity"
+    assert i2p.thumbnails == 0
     assert load_judge(i2p).threshold == 0.6
 
     (tmp_path / "coco_30k.csv").write_text(
@@ -132,7 +137,7 @@ def test_options_of_the_judge_replace_the_suites():
 
 
 @pytest.mark.parametrize(
-    "given, message",
+    ("given", "message"),
     [
         ({"modle": "/a"}, "takes no 'modle'; did you mean 'model'"),
         ({"name": "clipp"}, "judge 'clipp'; did you mean 'clip'"),
@@ -164,12 +169,15 @@ def test_concepts_that_no_case_asks_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
         (YAML.replace("judge: emoji", "judge: emojy"), "judge 'emojy'; did you mean 'emoji'"),
         (YAML.replace("judge: emoji", "judge: clip"), "judge 'clip' needs \\['model'\\]"),
         (YAML.replace("judge: emoji", "judge: [emoji]"), "judge is \\['emoji'\\]; give a judge"),
-        (YAML.replace("judge: emoji", "judge: {name: [emoji]}"), "judge \\['emoji'\\].*; give one of"),
+        (
+            YAML.replace("judge: emoji", "judge: {name: [emoji]}"),
+            "judge \\['emoji'\\].*; give one of",
+        ),
         (YAML + "template: x\n", "give one of prompts, a CSV beside it; template"),
         (TEMPLATE.replace("{b: [c]}", "[b]"), "needs labels with a list of classes"),
         (TEMPLATE.replace("a {b}", "a b"), "template 'a b' has no {b}"),
@@ -239,4 +247,5 @@ def test_no_such_suite(tmp_path, own):
 
 
 def test_every_error_of_a_suite_is_one_of_ours():
-    assert issubclass(SuiteError, MultieraseError) and "studios" in shipped_suites()
+    assert issubclass(SuiteError, MultieraseError)
+    assert "studios" in shipped_suites()

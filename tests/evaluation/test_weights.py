@@ -20,13 +20,15 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
     torch.save({"weight": Malicious()}, tmp_path / "new.pt")
     (tmp_path / "old.pt").write_bytes(pickle.dumps({"weight": Malicious()}))
     for name in ("new.pt", "old.pt"):
-        with pytest.raises(WeightsFileError, match=f"{name} holds no weights that can be read safely"):
+        with pytest.raises(
+            WeightsFileError, match=f"{name} holds no weights that can be read safely"
+        ):
             read_weights(tmp_path / name)
     assert RAN == []
 
 
 @pytest.mark.parametrize(
-    "name, data",
+    ("name", "data"),
     [
         ("empty.pt", b""),
         ("text.pt", b"no weights, but a text"),

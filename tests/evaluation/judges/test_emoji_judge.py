@@ -1,66 +1,84 @@
+import json
+from importlib import resources
+
 import pytest
 import torch
+from safetensors import safe_open
+from torch.nn import functional
 
-from multierase.concepts import EMOJI_STUDIOS, EMOJI_SUBJECTS
-from multierase.evaluation.accuracy import studio_accuracy
-from multierase.evaluation.judges import EmojiJudge
-from multierase.evaluation.suites import load_suite
-from multierase.generate import SamplingSettings, generate
+from multierase.emoji import STUDIOS, SUBJECTS, fill
+from multierase.evaluation.judges.emoji import EmojiJudge
+from multierase.generate import generate
+from multierase.sampling import SamplingSettings
 
-
-def test_judge_knows_the_bases_world():
-    judge = EmojiJudge.load()
-    assert judge.classes == {"studio": list(EMOJI_STUDIOS), "subject": list(EMOJI_SUBJECTS)}
-    verdict = judge(torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
-    assert [len(names) for names in verdict.seen.values()] == [3, 3] and len(verdict.features) == 3
+STUDIO_COUNT, SUBJECT_COUNT = 3, 4
 
 
-def test_accuracy_counts_what_the_judge_says(emoji):
-    judge, subjects, settings = EmojiJudge.load(), ["church", "tulip"], SamplingSettings(10)
-    shares = studio_accuracy(emoji, judge, ["Firefox", "Noto"], subjects, seed=3, settings=settings)
-    prompts = [f"a {subject} by {studio}" for studio in ("Firefox", "Noto") for subject in subjects]
-    seeds = [3000, 3001, 3000, 3001]  # the same noise for a subject, whatever the studio
-    verdict = judge(generate(emoji, prompts, seeds, settings))
-    for row, studio in enumerate(("Firefox", "Noto")):
-        seen = verdict.seen["studio"][2 * row : 2 * row + 2]
-        assert shares[studio].studio == sum(name == studio for name in seen) / 2
-        assert (
-            shares[studio].subject
-            == sum(
-                name == subject
-                for name, subject in zip(verdict.seen["subject"][2 * row : 2 * row + 2], subjects, strict=True)
-            )
-            / 2
-        )
-        assert shares[studio].pictures == 2
+@pytest.fixture(scope="module")
+def judge():
+    return EmojiJudge.load()
 
 
-def test_the_base_draws_what_it_is_asked_for(emoji):
-    subjects = EMOJI_SUBJECTS[::24]
-    shares = studio_accuracy(emoji, EmojiJudge.load(), list(EMOJI_STUDIOS), subjects)
-    assert sum(share.studio for share in shares.values()) / len(shares) >= 0.8
-    assert sum(share.subject for share in shares.values()) / len(shares) >= 0.9
+@pytest.fixture(scope="module")
+def asked():
+    """Studio and subject of each picture."""
+    return [(studio, subject) for studio in STUDIOS[::3] for subject in SUBJECTS[::18]]
 
 
-def test_clip_is_asked_for_the_nearest_sentence(tmp_path, clip_folder, pictures):
-    """The answer once more by the model's own forward pass, on files."""
-    (tmp_path / "few.csv").write_text(
-        "case_number,prompt,evaluation_seed,studio\n0,x,0,Noto\n1,x,0,Twemoji\n2,x,0,Firefox\n"
-    )
-    (tmp_path / "few.yaml").write_text(
-        "prompts: few.csv\nlabels: [studio]\n"
-        f"judge: {{name: clip, model: {clip_folder}, studio: 'a picture by {{label}}'}}\n"
-    )
-    judge = load_suite(tmp_path / "few.yaml").load_judge()
-    assert judge.classes == {"studio": ["Noto", "Twemoji", "Firefox"]} and "sha256" in judge.name
-    verdict = judge(pictures)
-    inputs = judge.clip.processor(
-        text=[f"a picture by {label}" for label in judge.classes["studio"]], images=list((pictures * 255).byte()),
-        return_tensors="pt", padding=True, truncation=True,
-    )  # fmt: skip
-    with torch.no_grad():
-        logits = judge.clip.model(**inputs).logits_per_image
-    assert verdict.seen["studio"] == [judge.classes["studio"][i] for i in logits.argmax(dim=1).tolist()]
-    assert verdict.features.shape == (5, 16)
-    with pytest.raises(FileNotFoundError, match="no CLIP model at '/no/where'"):
-        load_suite(tmp_path / "few.yaml", judge={"model": "/no/where"}).load_judge()
+@pytest.fixture(scope="module")
+def drawn(emoji, asked):
+    prompts = [fill(("{a_subject} by {studio}",), *pair)[0] for pair in asked]
+    return generate(emoji, prompts, list(range(len(prompts))), SamplingSettings(10))
+
+
+def test_it_knows_the_bases_world(judge):
+    assert judge.classes == {"studio": list(STUDIOS), "subject": list(SUBJECTS)}
+
+
+def test_it_sees_what_the_base_was_asked_to_draw(judge, asked, drawn):
+    """By the prompts, which the judge never reads; each picture apart, and in one batch."""
+    seen = judge(drawn).seen
+    studios = [a == b for a, (b, _) in zip(seen["studio"], asked, strict=True)]
+    subjects = [a == b for a, (_, b) in zip(seen["subject"], asked, strict=True)]
+    assert sum(studios) >= 0.75 * len(asked)
+    assert sum(subjects) >= 0.9 * len(asked)
+    assert len(set(seen["studio"])) >= STUDIO_COUNT - 1
+
+    alone = [judge(image[None]).seen["subject"][0] for image in drawn]
+    assert alone == seen["subject"]
+
+
+def test_it_does_not_see_what_is_not_there(judge, drawn):
+    """A picture's halves changed with another's: the answers follow the pixels, not the place."""
+    seen = judge(drawn.flip(0)).seen
+    assert {kind: names[::-1] for kind, names in seen.items()} == judge(drawn).seen
+
+
+def test_its_answers_are_those_of_the_stored_weights(judge, drawn):
+    """The network once more, written out over the file's tensors."""
+    path = resources.files("multierase") / "assets" / "judge.safetensors"
+    with safe_open(str(path), "pt") as file:
+        names = json.loads(file.metadata()["classes"])
+        weights = {name: file.get_tensor(name).float() for name in list(file.keys())}
+
+    def normed(x, name):
+        own = [weights[f"{name}.{part}"] for part in ("running_mean", "running_var")]
+        return functional.batch_norm(x, *own, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    def convolved(x, name, stride):
+        kernel = weights[f"{name}.weight"]
+        padding = kernel.shape[-1] // 2
+        return functional.conv2d(x, kernel, weights.get(f"{name}.bias"), stride, padding)
+
+    x = normed(convolved(drawn * 2 - 1, "trunk.0", 2), "trunk.1").relu()
+    for block, stride in ((3, 1), (4, 2), (5, 2), (6, 2)):
+        inner = f"trunk.{block}.body"
+        body = normed(convolved(x, f"{inner}.0", stride), f"{inner}.1").relu()
+        body = normed(convolved(body, f"{inner}.3", 1), f"{inner}.4")
+        x = (body + convolved(x, f"trunk.{block}.skip", stride)).relu()
+    features = x.mean(dim=(2, 3))
+    scores = features @ weights["studio.weight"].T + weights["studio.bias"]
+
+    verdict = judge(drawn)
+    torch.testing.assert_close(verdict.features, features, atol=1e-4, rtol=1e-4)
+    assert verdict.seen["studio"] == [names["studios"][i] for i in scores.argmax(dim=1)]
