@@ -2,111 +2,193 @@
 
     python benchmarks/compress.py --out benchmarks/results/compress.json
 
-The nine increments of ``subsets.py``, cut to several errors in half precision and with int8 factors, put together by
-the default solve for some subsets of each size; judged as there. Beside the bytes here, what the same share of the text
-embedding's dimensions takes at Stable Diffusion 1.4's shapes, with as large a Gram matrix. Prints a table on stderr and
-one JSON object on stdout; resumable, and to be shared between processes with ``--shard``.
+The nine increments of ``subsets.py``, cut to several errors in half precision and with int8
+factors, put together by the default solve for some subsets of each size; judged as there. Beside
+the bytes here, what the same share of the text embedding's dimensions takes at Stable Diffusion
+1.4's shapes, with as large a Gram matrix. Prints a table on stderr and one JSON object on stdout;
+resumable, and to be shared between processes with ``--shard``.
 """
 
 from __future__ import annotations
 
-import functools
+import argparse
 import statistics
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from harness import Results, parser
-from subsets import CANDIDATES, SUBJECTS, drawn, look, share, subsets, with_keep_list
+from drawing import FULL, QUICK, Drawn, Erased, drawn, subsets
+from harness import Results, begin, harmonic_mean, parser, rounded
+from sd14 import ROWS, WIDTH
+from seeing import STUDIO, Observer, Seen, kept_share, share
+from studios import CANDIDATES, with_keep_list
 
-from multierase.base import load_base
-from multierase.composer import Composer
-from multierase.concepts import EMOJI_STUDIOS, STUDIO_AND_SUBJECT
-from multierase.evaluation.judges import EmojiJudge
-from multierase.generate import SamplingSettings
-from multierase.increments import Increment
-from multierase.library import save_increment
+from multierase import (
+    Composer,
+    Increment,
+    KeepList,
+    Model,
+    SamplingSettings,
+    compress,
+    save_increment,
+)
+from multierase.emoji import STUDIO_AND_SUBJECT, STUDIOS
+from multierase.increments.value import Factors
 
+ERRORS = (0.05, 0.2, 0.3, 0.4, 0.5, 0.6)
 CUTS = {
     "as trained": None,
-    **{f"float16, {error}": (error, torch.float16) for error in (0.05, 0.2, 0.3, 0.4, 0.5, 0.6)},
-    **{f"int8, {error}": (error, torch.int8) for error in (0.05, 0.2, 0.3, 0.4, 0.5, 0.6)},
+    **{f"float16, {error}": (error, torch.float16) for error in ERRORS},
+    **{f"int8, {error}": (error, torch.int8) for error in ERRORS},
 }
 GROUPS = {"listed": STUDIO_AND_SUBJECT, "unlisted": CANDIDATES[:4]}
-SD_ROWS, SD_WIDTH = 24_960, 768  # of Stable Diffusion 1.4's keys and values, stacked
+STREAM = "tokens"
+
+Sides = Mapping[str, Drawn]  # by group
 
 
-def ranks(increment: Increment) -> list[int]:
-    return [
-        min(delta.shape) if isinstance(delta, torch.Tensor) else delta.up.shape[1]
-        for delta in increment.deltas.values()
-    ]
+class Compression:
+    """The benchmark's subsets, and what the judge sees of each."""
+
+    def __init__(self, arguments: argparse.Namespace, model: Model, keep: KeepList):
+        self.model, self.keep = model, keep
+        self.extent = QUICK if arguments.quick else FULL
+        chosen = subsets(arguments.per_size, self.extent)
+        self.sampling = SamplingSettings(inference_steps=10)
+        self.observer = Observer(model, self.sampling)
+        self.results = Results(arguments.out, arguments.shard)
+
+        self.wanted: dict[Erased, Sides] = {}
+        for erased in arguments.shard.of(list(chosen)):
+            self.wanted[erased] = {
+                group: drawn(erased, chosen[erased], templates, self.extent)
+                for group, templates in GROUPS.items()
+            }
+
+    def judged(self, name: str, increments: Mapping[str, Increment]) -> dict[Erased, Seen]:
+        """Judge every subset with these increments."""
+        composer = Composer(self.model, increments, keep=self.keep)
+
+        return {erased: self._see(name, composer, erased, erased) for erased in self.wanted}
+
+    def base(self) -> dict[Erased, Seen]:
+        """Judge the base's pictures of every subset."""
+        return {erased: self._see("base", None, erased, ()) for erased in self.wanted}
+
+    def _see(self, name: str, composer: Composer | None, subset: Erased, erased: Erased) -> Seen:
+        asked = []
+        for sides in self.wanted[subset].values():
+            asked += [*sides.erased, *sides.kept]
+
+        return self.results.get(
+            f"{name}/{'+'.join(subset)}",
+            lambda: self.observer.see(asked, composer, erased, subjects=self.extent.subjects),
+        )
+
+    def cell(
+        self, group: str, now: Mapping[Erased, Seen], base: Mapping[Erased, Seen]
+    ) -> dict[str, float]:
+        """Return what remains and what is kept, the mean over subsets."""
+        remaining, kept = [], []
+        for erased, groups in self.wanted.items():
+            sides = groups[group]
+            remaining.append(share(now[erased], sides.erased)[STUDIO])
+            if sides.kept:
+                kept.append(kept_share(now[erased], base[erased], sides.kept))
+
+        found = {"erased": statistics.mean(remaining), "kept": statistics.mean(kept)}
+        found["harmonic_mean"] = harmonic_mean(found["erased"], found["kept"])
+        return rounded(found)
 
 
-def bytes_at_sd(rank: int, gram_columns: float, dtype: torch.dtype) -> int:
-    """Of factors with one ``down``, as the file has them, and a Gram matrix; without the metadata."""
+def sizes(
+    increments: Mapping[str, Increment], width: int, dtype: torch.dtype | None
+) -> dict[str, float]:
+    """Return the mean size here, and at Stable Diffusion 1.4's shapes.
+
+    Args:
+        width: of the text embedding here.
+        dtype: of the cut; ``None`` for increments as they were trained, dense at that size.
+    """
+    rank = statistics.mean(max(_ranks(one)) for one in increments.values())
+    columns = statistics.mean(one.grams[STREAM].shape[1] for one in increments.values())
+    at_sd = round(rank / width * WIDTH)
+
+    return {
+        "bytes": round(statistics.mean(map(_bytes, increments.values()))),
+        "rank": round(rank, 1),
+        "sd_rank": at_sd,
+        "sd_bytes": 4 * ROWS * WIDTH if dtype is None else _bytes_at_sd(at_sd, columns, dtype),
+    }
+
+
+def _ranks(increment: Increment) -> list[int]:
+    ranks = []
+    for delta in increment.deltas.values():
+        ranks.append(delta.up.shape[1] if isinstance(delta, Factors) else min(delta.shape))
+
+    return ranks
+
+
+def _bytes_at_sd(rank: int, gram_columns: float, dtype: torch.dtype) -> int:
+    """Return the size of factors with one ``down``, as the file has them, and a Gram factor.
+
+    The metadata is not counted.
+    """
     up, down = (1, 4) if dtype == torch.int8 else (2, 2)
-    return round(rank * (up * SD_ROWS + down * SD_WIDTH) + 2 * gram_columns * SD_WIDTH)
+
+    return round(rank * (up * ROWS + down * WIDTH) + 2 * gram_columns * WIDTH)
 
 
-def size(increment: Increment) -> int:
+def _bytes(increment: Increment) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        return save_increment(increment, Path(folder) / "increment.safetensors").stat().st_size
+        path = save_increment(increment, Path(folder) / "increment.safetensors")
+
+        return path.stat().st_size
 
 
 def main() -> None:
-    arguments = parser(__doc__)
-    arguments.add_argument("--work", type=Path, default=Path("build/subsets"), help="folder of the increments")
-    arguments.add_argument("--per_size", type=int, default=3)
-    args = arguments.parse_args()
-    torch.set_num_threads(args.threads)
-    base, judge = load_base("emoji", device="cpu"), EmojiJudge.load()
-    base.unet.to(memory_format=torch.channels_last)
-    library, keep = with_keep_list(base, "decoupled", args.work)
-    results, sampling = Results(args.out, args.shard), SamplingSettings(inference_steps=10)
-    index, shards = map(int, args.shard.split("/"))
-    chosen = list(subsets(args.per_size).items())
-    wanted = {
-        off: {group: drawn(off, number, templates) for group, templates in GROUPS.items()} for off, number in chosen
-    }
-    table = {}
-    whole = {name: library[name] for name in EMOJI_STUDIOS}
-    for cut_name, cut in CUTS.items():
-        made = whole if cut is None else {name: one.compressed(*cut) for name, one in whole.items()}
-        composer, columns = Composer(base.unet, made, keep=keep), {group: ([], []) for group in GROUPS}
-        for off, _ in chosen[index::shards]:
-            listed = [p for sides in wanted[off].values() for side in sides.values() for p in side]
-            seen = functools.partial(look, base, judge, listed, sampling, SUBJECTS)
-            before = results.get(f"base/{'+'.join(off)}", seen)
-            with composer.erased(*off):
-                now = results.get(f"{cut_name}/{'+'.join(off)}", seen)
-            for group, sides in wanted[off].items():
-                columns[group][0].append(share(now, sides["erased"])[0])
-                if sides["kept"]:
-                    columns[group][1].append(share(now, sides["kept"])[0] / share(before, sides["kept"])[0])
-        if shards > 1:
+    options = parser(__doc__)
+    options.add_argument(
+        "--work", type=Path, default=Path("build/subsets"), help="folder of the increments"
+    )
+    options.add_argument("--per_size", type=int, default=3)
+    arguments = options.parse_args()
+    arguments.per_size = 1 if arguments.quick else arguments.per_size
+    model = begin(arguments)
+    library, keep = with_keep_list(model, "decoupled", arguments.work, quick=arguments.quick)
+    compression = Compression(arguments, model, keep)
+
+    whole = {name: library[name] for name in STUDIOS}
+    cuts = dict(list(CUTS.items())[::6]) if arguments.quick else CUTS
+    base, table = compression.base(), {}
+    for name, cut in cuts.items():
+        made = whole
+        if cut is not None:
+            made = {concept: compress(one, *cut) for concept, one in whole.items()}
+        now = compression.judged(name, made)
+        if not arguments.shard.is_whole:
             continue
-        rank, width = statistics.mean(max(ranks(one)) for one in made.values()), base.text([""]).shape[-1]
-        at_sd = round(rank / width * SD_WIDTH)
-        cell = {"bytes": round(statistics.mean(map(size, made.values()))), "rank": round(rank, 1)}
-        columns_of_gram = statistics.mean(one.gram.shape[1] for one in made.values())
-        cell["sd_rank"] = at_sd
-        cell["sd_bytes"] = bytes_at_sd(at_sd, columns_of_gram, cut[1]) if cut else 4 * SD_ROWS * SD_WIDTH
-        for group, (erased, kept) in columns.items():
-            found = {"erased": statistics.mean(erased), "kept": statistics.mean(kept)}
-            found["harmonic_mean"] = statistics.harmonic_mean([1 - found["erased"], min(found["kept"], 1)])
-            cell[group] = {key: round(value, 4) for key, value in found.items()}
-        table[cut_name] = cell
-        print(f"{cut_name:14s}", cell, file=sys.stderr, flush=True)
-    if shards > 1:
+
+        width = model.tokens([""], STREAM).shape[1]
+        table[name] = sizes(made, width, cut[1] if cut else None)
+        table[name] |= {group: compression.cell(group, now, base) for group in GROUPS}
+        print(f"{name:14s}", table[name], file=sys.stderr, flush=True)
+    if not arguments.shard.is_whole:
         return
-    report = {
-        "benchmark": "compress", "per_size": args.per_size, "templates": GROUPS, "sampling": asdict(sampling),
-        "table": table,
-    }  # fmt: skip
-    results.finish(report)
+
+    compression.results.finish(
+        {
+            "benchmark": "compress",
+            "per_size": arguments.per_size,
+            "templates": GROUPS,
+            "sampling": asdict(compression.sampling),
+            "table": table,
+        }
+    )
 
 
 if __name__ == "__main__":

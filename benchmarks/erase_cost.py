@@ -1,186 +1,286 @@
-"""What does an erasure cost, and what does it reach? The published schedules beside the pooled one.
+"""What does an erasure cost, and what does it reach? Published schedules beside the pooled one.
 
     python benchmarks/erase_cost.py --out benchmarks/results/erase_cost.json
 
-Three studios, three seeds. All erase the same sentences along the same directions, so that nothing but the schedule and
-its length differ: the paper's (1,000 steps, each on a latent sampled afresh from the student), the authors' later code
-(200 steps, each on a latent of the frozen base), both as they are published, one latent at a time, and the pooled one,
-from nothing and from a warm start: the closed form that maps the concept's tokens to their contexts' (UCE, arXiv
-2308.14761, eq. 7, within the directions). Each has the best of its learning rates on a fourth studio and seed, by the
-harmonic mean of what is erased and what is kept; a run of the paper's takes a third of an hour, so it has the later
-code's rate and one seed. Counts, seconds, and the judge's word on the studio, its subjects and the other studios, with
-templates that were trained on and others. Prints a table on stderr and one JSON object on stdout; resumable, and to be
-shared between processes with ``--shard``. Seconds are only worth comparing where nothing else runs: ``--time 3`` erases
-the first studio by the later code and by the defaults of this package, in turn, three times.
+Three studios, three seeds. All erase the same sentences along the same directions, so that nothing
+but the schedule and its length differ: the paper's (1,000 steps, each on a latent sampled afresh
+from the student) and the authors' later code (200 steps, each on a latent of the frozen base), both
+as they are published, one latent at a time; and the pooled one, from nothing and from a warm start:
+the closed form that maps the concept's tokens to their contexts' (UCE, arXiv 2308.14761, eq. 7,
+within the directions).
+
+Each has the best of its learning rates on a fourth studio, by the harmonic mean of what is gone and
+what is kept. A run of the paper's takes a third of an hour, so it has the later code's rate and one
+seed. Counts, seconds, and the judge's word on the studio, its subjects and the other studios, with
+templates that were trained on and others.
+
+Prints a table on stderr and one JSON object on stdout; resumable, and to be shared between
+processes with ``--shard``. Seconds can only be compared where nothing else runs: ``--time 3``
+erases the first studio by the later code and by the defaults of this package, in turn, three times.
 """
 
 from __future__ import annotations
 
-import itertools
-import statistics
+import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 import torch
-from harness import Results, parser
-from subsets import SUBJECTS, Picture, look, share
+from harness import Results, begin, harmonic_mean, mean_and_extremes, parser, quickened
+from seeing import STUDIO, SUBJECT, Observer, Picture, Seen, every, kept_share, share
+from studios import TAUGHT
 
-from multierase.base import Base, load_base
-from multierase.composer import Composer
-from multierase.concepts import EMOJI_STUDIOS, Concept
-from multierase.evaluation.baselines import aligned
-from multierase.evaluation.judges import EmojiJudge
-from multierase.generate import SamplingSettings
-from multierase.increments import Increment
-from multierase.training import EraseSettings, Erasure, descend, erase
+from multierase import Composer, Concept, EraseSettings, Increment, Model, SamplingSettings, erase
+from multierase.emoji import STUDIOS
+from multierase.methods.uce import aligned
+from multierase.training.erasure import Erasure
+from multierase.training.loop import descend
+from multierase.training.plan import resolve
 
-STUDIOS, TUNED_ON = ("Noto", "Fluent High Contrast", "EmojiOne"), "Twemoji"
+ERASED, TUNED_ON = ("Noto", "Fluent High Contrast", "EmojiOne"), "Twemoji"
 TEMPLATES = (
-    "{a_subject} by {studio}", "{studio} {subject}", "an image of {a_subject} by {studio}", "{subject} art by {studio}"
-)  # fmt: skip
+    "{a_subject} by {studio}",
+    "{studio} {subject}",
+    "an image of {a_subject} by {studio}",
+    "{subject} art by {studio}",
+)
 PUBLISHED = EraseSettings(
-    eta=1.0, batch_size=1, sampler_steps=50, sampling_batch=1, stop_at=None, keep_weight=0.0, known=True
+    eta=1.0,
+    batch_size=1,
+    sampler_steps=50,
+    sampling_batch=1,
+    stop_at=None,
+    keep_weight=0.0,
+    known=True,
 )
 PAPER = replace(PUBLISHED, schedule="student", steps=1000)
 LATER = replace(PUBLISHED, schedule="frozen", steps=200)
 POOLED = EraseSettings(stop_at=None)
+KEEP_LOSS = replace(POOLED, keep_weight=10.0)
 RATES = (1e-2, 5e-2, 1e-1)
 RIDGE = 1e-2  # of the warm start, in units of the tokens' mean variance
+STREAM = "tokens"
 
 
 @dataclass(frozen=True)
-class Method:
+class Way:
+    """A way to erase.
+
+    Args:
+        rates: learning rates to choose from.
+        seeds: the most seeds.
+        warm: start from the closed form.
+    """
+
     settings: EraseSettings
     rates: tuple[float, ...] = RATES
     seeds: int = 3
     warm: bool = False
 
+    def at(self, rate: float, seed: int, quick: bool) -> EraseSettings:
+        """Return the settings of one run."""
+        settings = replace(self.settings, learning_rate=rate, seed=seed)
+
+        return quickened(settings) if quick else settings
+
 
 METHODS = {
-    **{f"pooled, {steps} steps": Method(replace(POOLED, steps=steps)) for steps in (15, 30, 60)},
-    "pooled, stop at -1, up to 60 steps": Method(EraseSettings()),
-    "pooled, stop at -1, as by default": Method(EraseSettings(), (EraseSettings().learning_rate,)),
-    "pooled, keep loss, 30 steps": Method(replace(POOLED, steps=30, keep_weight=10.0)),
-    **{f"pooled, warm, {steps} steps": Method(replace(POOLED, steps=steps), warm=True) for steps in (5, 15, 30)},
-    "pooled, warm, keep loss, 15 steps": Method(replace(POOLED, steps=15, keep_weight=10.0), warm=True),
-    "later code, 200 steps": Method(LATER),
-    "paper, 1000 steps": Method(PAPER, (5e-2,), seeds=1),
+    "pooled, 15 steps": Way(replace(POOLED, steps=15)),
+    "pooled, 30 steps": Way(replace(POOLED, steps=30)),
+    "pooled, 60 steps": Way(replace(POOLED, steps=60)),
+    "pooled, stop at -1, up to 60 steps": Way(EraseSettings()),
+    "pooled, stop at -1, as by default": Way(EraseSettings(), (EraseSettings().learning_rate,)),
+    "pooled, keep loss, 30 steps": Way(replace(KEEP_LOSS, steps=30)),
+    "pooled, warm, 5 steps": Way(replace(POOLED, steps=5), warm=True),
+    "pooled, warm, 15 steps": Way(replace(POOLED, steps=15), warm=True),
+    "pooled, warm, 30 steps": Way(replace(POOLED, steps=30), warm=True),
+    "pooled, warm, keep loss, 15 steps": Way(replace(KEEP_LOSS, steps=15), warm=True),
+    "later code, 200 steps": Way(LATER),
+    "paper, 1000 steps": Way(PAPER, (5e-2,), seeds=1),
 }
-SAMPLING = SamplingSettings(inference_steps=10)
 
 
-def pictures(studio: str) -> tuple[list[Picture], list[Picture]]:
-    """Of the erased studio, and of the others."""
-    own = list(itertools.starmap(Picture, itertools.product(TEMPLATES, [studio], SUBJECTS)))
-    others = [other for other in EMOJI_STUDIOS if other != studio]
-    return own, list(itertools.starmap(Picture, itertools.product(TEMPLATES[::2], others, SUBJECTS[::2])))
+def warm_started(model: Model, studio: str, settings: EraseSettings) -> Increment:
+    """Erase by the closed form first, then as ``erase`` does.
 
+    Its coefficients ``A`` minimise ``‖A Bᵀ c − W (g − c)‖²`` over the tokens ``c`` of the sentences
+    and ``g`` of their contexts.
+    """
+    plan = resolve(model, Concept(studio), settings, "esd")
+    erasure = Erasure(model, plan, "esd")
+    concept, basis = plan.concept, plan.directions[STREAM].basis
 
-def judged(base: Base, judge: EmojiJudge, studio: str, seed: int) -> dict:
-    own, others = pictures(studio)
-    return look(base, judge, [*own, *others], SAMPLING, first_seed=300 + 100 * seed)
+    old, new = [], []
+    for prompt, context in zip(concept.prompts, concept.contexts, strict=True):
+        with_it, without = aligned(model, prompt, context, STREAM)
+        old.append(with_it)
+        new.append(without)
+    moved = torch.cat(new) - torch.cat(old)
 
-
-def warm_started(base: Base, studio: str, settings: EraseSettings) -> Increment:
-    """The closed form first, then as ``erase``: its coefficients ``A`` minimise ``‖A Bᵀ c − W (g − c)‖²`` over the
-    tokens ``c`` of the sentences and ``g`` of their contexts."""
-    erasure = Erasure(base, Concept(studio), settings)
-    pairs = [aligned(base.text, *pair) for pair in zip(erasure.concept.prompts, erasure.concept.contexts, strict=True)]
-    old, new = (torch.cat(tokens) for tokens in zip(*pairs, strict=True))
-    inside = old @ erasure.directions.basis
+    inside = torch.cat(old) @ basis
     gram = inside.T @ inside
     system = gram + RIDGE * gram.trace() / len(gram) * torch.eye(len(gram))
     with torch.no_grad():
         for name, variable in erasure.student.variables.items():
-            wanted = (new - old) @ erasure.student.frozen[name].float().T
+            wanted = moved @ erasure.student.frozen[name].float().T
             variable.copy_(torch.linalg.solve(system, inside.T @ wanted).T)
+
     for step in range(settings.steps):
         descend([erasure], erasure.examples.batches(range(step, step + 1), {}))
     return erasure.increment()
 
 
-def measure(base: Base, judge: EmojiJudge, studio: str, method: Method, before: dict) -> dict:
-    """One erasure; shares of the kept are relative to the base's pictures ``before``."""
-    own, others = pictures(studio)
-    increment = (warm_started if method.warm else erase)(base, studio, method.settings)
-    with Composer(base.unet, {studio: increment}).erased(studio):
-        now = judged(base, judge, studio, method.settings.seed)
-    (erased, subject), (kept, kept_subject) = share(now, own), share(now, others)
-    base_subject, (base_kept, base_kept_subject) = share(before, own)[1], share(before, others)
-    found = {
-        "erased": erased, "its_subject": subject / base_subject, "kept": kept / base_kept,
-        "kept_subject": kept_subject / base_kept_subject,
-    }  # fmt: skip
-    found["harmonic_mean"] = statistics.harmonic_mean([1 - erased, min(found["kept"], 1)])
-    return {**found, **{key: increment.info[key] for key in ("unet_evaluations", "seconds", "erasure_degree")}}
+class Costs:
+    """The benchmark's erasures, each measured once."""
+
+    def __init__(self, arguments: argparse.Namespace, model: Model):
+        self.arguments, self.model, self.quick = arguments, model, arguments.quick
+        self.observer = Observer(model, SamplingSettings(inference_steps=10))
+        self.results = Results(arguments.out, arguments.shard)
+        self.subjects = TAUGHT[:2] if self.quick else TAUGHT
+        self.studios = ERASED[:1] if self.quick else ERASED
+        self.seeds = 1 if self.quick else arguments.seeds
+
+    def pictures(self, studio: str) -> tuple[list[Picture], list[Picture]]:
+        """Return those of the erased studio, and of the others."""
+        own = every(TEMPLATES, self.subjects, [studio])
+        others = [other for other in STUDIOS if other != studio]
+
+        return own, every(TEMPLATES[::2], self.subjects[::2], others)
+
+    def judged(self, studio: str, seed: int, composer: Composer | None = None) -> Seen:
+        """Judge the pictures of one erasure, or of the base."""
+        own, others = self.pictures(studio)
+        erased = () if composer is None else (studio,)
+
+        return self.observer.see(
+            [*own, *others],
+            composer,
+            erased,
+            subjects=TAUGHT,
+            first_seed=300 + 100 * seed,
+        )
+
+    def run(self, name: str, rate: float, studio: str, seed: int) -> dict | None:
+        """Return what one erasure reaches; ``None`` for a report in which it is not yet there."""
+        way, key = METHODS[name], f"{name}/{rate}/{studio}/{seed}"
+        if self.arguments.report:
+            return self.results.done.get(key)
+
+        before = self.results.get(f"base/{studio}/{seed}", lambda: self.judged(studio, seed))
+        settings = way.at(rate, seed, self.quick)
+        return self.results.get(key, lambda: self.measure(studio, settings, way.warm, before))
+
+    def measure(self, studio: str, settings: EraseSettings, warm: bool, before: Seen) -> dict:
+        """Erase a studio, and judge; shares of what is kept are relative to ``before``."""
+        work = warm_started if warm else erase
+        increment = work(self.model, studio, settings)
+        composer = Composer(self.model, {studio: increment})
+        now = self.judged(studio, settings.seed, composer)
+
+        own, others = self.pictures(studio)
+        remaining, kept = share(now, own)[STUDIO], kept_share(now, before, others)
+        return {
+            "erased": remaining,
+            "its_subject": kept_share(now, before, own, SUBJECT),
+            "kept": kept,
+            "kept_subject": kept_share(now, before, others, SUBJECT),
+            "harmonic_mean": harmonic_mean(remaining, kept),
+            "unet_evaluations": increment.provenance.cost.unet_evaluations,
+            "seconds": increment.provenance.cost.seconds,
+            "erasure_degree": increment.provenance.stop.degree,
+        }
+
+    def tune(self, name: str) -> tuple[float, dict[float, float]]:
+        """Return the best learning rate on a studio that is not reported, and what each reached."""
+        way = METHODS[name]
+        if len(way.rates) == 1:
+            return way.rates[0], {}
+
+        reached = {}
+        for rate in way.rates:
+            run = self.run(name, rate, TUNED_ON, self.arguments.seeds)
+            if run is not None:
+                reached[rate] = run["harmonic_mean"]
+        return max(reached, key=reached.get, default=way.rates[0]), reached
+
+    def row(self, name: str, rate: float) -> dict | None:
+        """Return a method's row of the table; ``None`` if nothing of it is measured."""
+        runs = []
+        for seed in range(min(self.seeds, METHODS[name].seeds)):
+            for studio in self.studios:
+                run = self.run(name, rate, studio, seed)
+                if run is not None:
+                    runs.append(run)
+        if not runs:
+            return None
+
+        columns = {key: mean_and_extremes([run[key] for run in runs]) for key in runs[0]}
+        return {"learning_rate": rate, "runs": len(runs), **columns}
+
+    def time(self, rounds: int) -> None:
+        """Time the later code and the defaults, in turn."""
+        for seed in range(rounds):
+            found = self.results.get(f"time/{seed}", lambda seed=seed: self._timed(seed))
+            print(found, file=sys.stderr, flush=True)
+
+    def _timed(self, seed: int) -> dict[str, float]:
+        seconds = {}
+        for name, settings in (("later code", LATER), ("default", EraseSettings())):
+            own = replace(settings, seed=seed)
+            own = quickened(own) if self.quick else own
+            increment = erase(self.model, ERASED[0], own)
+            seconds[name] = increment.provenance.cost.seconds
+
+        ratio = seconds["later code"] / seconds["default"]
+        return {**seconds, "ratio": round(ratio, 1)}
 
 
-def with_rate(method: Method, rate: float, seed: int) -> Method:
-    name = "learning_rate" if method.settings.decouple else "free_learning_rate"
-    return replace(method, settings=replace(method.settings, seed=seed, **{name: rate}))
+def report_of(costs: Costs, table: Mapping[str, dict], tuning: Mapping[str, dict]) -> dict:
+    """Return the benchmark's results."""
+    times = [found for key, found in costs.results.done.items() if key.startswith("time/")]
 
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"mean": round(statistics.mean(values), 4), "min": round(min(values), 4), "max": round(max(values), 4)}
-
-
-def timed(base: Base, seed: int) -> dict:
-    """Seconds of the later code, of the defaults, and their ratio."""
-    later = erase(base, STUDIOS[0], replace(LATER, seed=seed)).info
-    ours = erase(base, STUDIOS[0], EraseSettings(seed=seed)).info
-    ratio = later["seconds"] / ours["seconds"]
-    return {"later code": later["seconds"], "default": ours["seconds"], "ratio": round(ratio, 1)}
+    return {
+        "benchmark": "erase_cost",
+        "studios": costs.studios,
+        "seeds": costs.seeds,
+        "templates": TEMPLATES,
+        "settings": {name: asdict(METHODS[name].settings) for name in table},
+        "tuned_on": TUNED_ON,
+        "tuning": tuning,
+        "table": table,
+        "time": times,
+    }
 
 
 def main() -> None:
-    arguments = parser(__doc__)
-    arguments.add_argument("--seeds", type=int, default=3)
-    arguments.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    arguments.add_argument("--time", type=int, default=0, help="rounds, on a quiet machine; nothing else is done")
-    arguments.add_argument(
-        "--report", action="store_true", help="say what has been measured so far, keep what is there"
+    options = parser(__doc__)
+    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    options.add_argument(
+        "--time", type=int, default=0, help="rounds, on a quiet machine; nothing else is done"
     )
-    args = arguments.parse_args()
-    torch.set_num_threads(args.threads)
-    base, judge = load_base("emoji", device="cpu"), EmojiJudge.load()
-    index, shards = map(int, args.shard.split("/"))
-    results = Results(args.out, args.shard)
-
-    for round_ in range(args.time):
-        print(results.get(f"time/{round_}", lambda seed=round_: timed(base, seed)), file=sys.stderr, flush=True)
-    if args.time:
+    options.add_argument(
+        "--report", action="store_true", help="report what has been measured; measure no more"
+    )
+    arguments = options.parse_args()
+    costs = Costs(arguments, begin(arguments, channels_last=False))
+    if arguments.time:
+        costs.time(arguments.time)
         return
-
-    def one(name: str, rate: float, studio: str, seed: int) -> dict | None:
-        key, method = f"{name}/{rate}/{studio}/{seed}", with_rate(METHODS[name], rate, seed)
-        if args.report:
-            return results.done.get(key)
-        before = results.get(f"base/{studio}/{seed}", lambda: judged(base, judge, studio, seed))
-        return results.get(key, lambda: measure(base, judge, studio, method, before))
 
     table, tuning = {}, {}
-    for name in args.methods[index::shards]:
-        method, best = METHODS[name], METHODS[name].rates[0]
-        if len(method.rates) > 1:
-            tried = {rate: run for rate in method.rates if (run := one(name, rate, TUNED_ON, args.seeds))}
-            best = max(tried, key=lambda rate: tried[rate]["harmonic_mean"])
-            tuning[name] = {rate: round(run["harmonic_mean"], 4) for rate, run in tried.items()}
-        cases = itertools.product(range(min(args.seeds, method.seeds)), STUDIOS)
-        runs = [run for seed, studio in cases if (run := one(name, best, studio, seed))]
-        if not runs:
-            continue
-        table[name] = {"learning_rate": best, "runs": len(runs)} | {
-            key: spread([run[key] for run in runs]) for key in runs[0]
-        }
-        print(f"{name:28s}", table[name], file=sys.stderr, flush=True)
-    if shards > 1:
-        return
-    report = {
-        "benchmark": "erase_cost", "studios": STUDIOS, "seeds": args.seeds, "templates": TEMPLATES,
-        "settings": {name: asdict(METHODS[name].settings) for name in table}, "tuned_on": TUNED_ON, "tuning": tuning,
-        "table": table, "time": [found for key, found in results.done.items() if key.startswith("time/")],
-    }  # fmt: skip
-    results.finish(report, keep=args.report)
+    for name in arguments.shard.of(arguments.methods):
+        best, reached = costs.tune(name)
+        if reached:
+            tuning[name] = {rate: round(value, 4) for rate, value in reached.items()}
+        row = costs.row(name, best)
+        if row is not None:
+            table[name] = row
+            print(f"{name:28s}", row, file=sys.stderr, flush=True)
+    if arguments.shard.is_whole:
+        costs.results.finish(report_of(costs, table, tuning), keep=arguments.report)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
     python benchmarks/erase_quality.py --out benchmarks/results/erase_quality.json
 
-Each studio is erased by its bare name, with several seeds. The judge then looks at ordinary sentences that were not
-trained on: the share of the studio's own pictures still in its hand, of the other studios' pictures relative to the
-base's share, and the subject of the erased studio's pictures. Prints a table on stderr and one JSON object on stdout;
-go on after an interruption with the same command. Half an hour on one core; ``--shard 0/2`` and ``--shard 1/2`` share
-the erasures between two processes, and a last call without gathers them.
+Each studio is erased by its bare name, with several seeds. The judge then looks at ordinary
+sentences that were not trained on: the share of the studio's own pictures in which it is still
+seen, the other studios' relative to the base's share, and the subject of the erased studio's
+pictures. Prints a table on stderr and one JSON object on stdout; an interrupted run goes on with
+the same command. Half an hour on one core; ``--shard 0/2`` and ``--shard 1/2`` share the erasures
+between two processes, and a last call without gathers them.
 """
 
 from __future__ import annotations
@@ -14,116 +15,160 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-import torch
-from harness import Results, parser
+from harness import Results, begin, parser, quickened
+from seeing import STUDIO, SUBJECT, Observer, Seen, every, share
 
-from multierase.base import load_base
-from multierase.composer import Composer
-from multierase.concepts import EMOJI_STUDIOS, EMOJI_SUBJECTS
-from multierase.evaluation.accuracy import studio_accuracy
-from multierase.evaluation.judges import EmojiJudge
-from multierase.training import EraseSettings, erase
+from multierase import Composer, EraseSettings, Model, SamplingSettings, erase
+from multierase.emoji import STUDIOS, SUBJECTS
 
-OWN_SUBJECTS = [
-    *EMOJI_SUBJECTS[1::8],
-    *EMOJI_SUBJECTS[2::8],
-    *EMOJI_SUBJECTS[3::8],
-]  # none of them in the sentences that the base lists as known
-OTHER_SUBJECTS = EMOJI_SUBJECTS[2::6]
+TEMPLATE = ("{a_subject} by {studio}",)
+# None of them is in the sentences that the base lists as known.
+OWN_SUBJECTS = (*SUBJECTS[1::8], *SUBJECTS[2::8], *SUBJECTS[3::8])
+OTHER_SUBJECTS = SUBJECTS[2::6]
+SEEDS_EACH = 1000  # so many seeds further for each seed of the erasures
 
 
-def measure(base, judge, concept: str, settings: EraseSettings) -> dict:
-    """Erase ``concept`` alone and judge what is left of it and of the others."""
-    increment = erase(base, concept, settings)
-    composer = Composer(base.unet, {concept: increment})
-    with composer.erased(concept):
-        own = studio_accuracy(base, judge, [concept], OWN_SUBJECTS, seed=settings.seed)[concept]
-        others = [studio for studio in EMOJI_STUDIOS if studio != concept]
-        rest = studio_accuracy(base, judge, others, OTHER_SUBJECTS, seed=settings.seed)
-    keys = ("stop_reason", "steps", "erasure_degree", "unet_evaluations", "seconds")
-    return {
-        "own_studio": own.studio,
-        "own_subject": own.subject,
-        "others_studio": {studio: share.studio for studio, share in rest.items()},
-        "others_subject": statistics.mean(share.subject for share in rest.values()),
-        **{key: increment.info[key] for key in keys},
-    }
+class Quality:
+    """Erases studios alone, and judges what remains of each and what is kept of the others.
+
+    Args:
+        quick: look at few pictures of few steps.
+    """
+
+    def __init__(self, model: Model, *, quick: bool = False):
+        self.model = model
+        self.observer = Observer(model, SamplingSettings(inference_steps=10 if quick else 25))
+        self.own = OWN_SUBJECTS[:2] if quick else OWN_SUBJECTS
+        self.others = OTHER_SUBJECTS[:1] if quick else OTHER_SUBJECTS
+
+    def measure(self, concept: str, settings: EraseSettings, method: str = "esd") -> dict:
+        """Erase ``concept`` alone, and judge."""
+        increment = erase(self.model, concept, settings, method=method)
+        composer, seed = Composer(self.model, {concept: increment}), settings.seed
+        own, own_subject = self._shares(concept, self.own, seed, composer, (concept,))
+
+        rest = {}
+        for studio in STUDIOS:
+            if studio != concept:
+                rest[studio] = self._shares(studio, self.others, seed, composer, (concept,))
+
+        stop, cost = increment.provenance.stop, increment.provenance.cost
+        return {
+            "own_studio": own,
+            "own_subject": own_subject,
+            "others_studio": {studio: shares[STUDIO] for studio, shares in rest.items()},
+            "others_subject": statistics.mean(shares[SUBJECT] for shares in rest.values()),
+            "stop_reason": stop.reason,
+            "steps": stop.steps,
+            "erasure_degree": stop.degree,
+            "unet_evaluations": cost.unet_evaluations,
+            "seconds": cost.seconds,
+        }
+
+    def reference(self, seed: int) -> dict:
+        """Judge the same pictures of the base, which the shares are relative to."""
+        others, own = {}, {}
+        for studio in STUDIOS:
+            others[studio] = self._shares(studio, self.others, seed)[STUDIO]
+            own[studio] = self._shares(studio, self.own, seed)[STUDIO]
+
+        return {"others_studio": others, "own_studio": own}
+
+    def _shares(
+        self,
+        studio: str,
+        subjects: Sequence[str],
+        seed: int,
+        composer: Composer | None = None,
+        erased: Sequence[str] = (),
+    ) -> list[float]:
+        pictures = every(TEMPLATE, subjects, [studio])
+        seen: Seen = self.observer.see(
+            pictures, composer, erased, subjects=subjects, first_seed=SEEDS_EACH * seed
+        )
+
+        return share(seen, pictures)
 
 
-def reference(base, judge, seed: int) -> dict:
-    """The same pictures on the base: what the shares are relative to."""
-    shares = studio_accuracy(base, judge, list(EMOJI_STUDIOS), OTHER_SUBJECTS, seed=seed)
-    own = studio_accuracy(base, judge, list(EMOJI_STUDIOS), OWN_SUBJECTS, seed=seed)
-    return {
-        "others_studio": {studio: share.studio for studio, share in shares.items()},
-        "own_studio": {studio: share.studio for studio, share in own.items()},
-    }
-
-
-def relative(run: dict, reference: dict) -> float:
-    """What the other studios keep of the base's share."""
+def relative(run: Mapping, reference: Mapping) -> float:
+    """Return what the other studios keep of the base's share."""
     others = run["others_studio"]
-    return statistics.mean(others.values()) / statistics.mean(reference["others_studio"][s] for s in others)
+    base = [reference["others_studio"][studio] for studio in others]
+
+    return statistics.mean(others.values()) / statistics.mean(base)
 
 
-def summarise(runs: dict[str, dict], references: dict[str, dict], seeds: int) -> dict:
-    """Per studio the median over seeds, and the worst."""
+def summarise(
+    runs: Mapping[str, dict], references: Mapping[int, dict], studios: Sequence[str]
+) -> dict:
+    """Return for each studio the median over seeds, and the extremes."""
     rows = {}
-    for studio in EMOJI_STUDIOS:
-        mine = [runs[f"{studio}/{seed}"] for seed in range(seeds)]
+    for studio in studios:
+        mine = {seed: runs[f"{studio}/{seed}"] for seed in references}
         columns = {
-            "base": [references[str(seed)]["own_studio"][studio] for seed in range(seeds)],
-            "erased": [run["own_studio"] for run in mine],
-            "others_relative": [relative(run, references[str(seed)]) for seed, run in enumerate(mine)],
-            "subject": [run["own_subject"] for run in mine],
-            "unet_evaluations": [run["unet_evaluations"] for run in mine],
+            "base": [references[seed]["own_studio"][studio] for seed in mine],
+            "erased": [run["own_studio"] for run in mine.values()],
+            "others_relative": [relative(run, references[seed]) for seed, run in mine.items()],
+            "subject": [run["own_subject"] for run in mine.values()],
+            "unet_evaluations": [run["unet_evaluations"] for run in mine.values()],
         }
-        rows[studio] = {
-            name: {
-                "median": round(statistics.median(values), 4),
-                "min": round(min(values), 4),
-                "max": round(max(values), 4),
-            }
-            for name, values in columns.items()
-        }
+        rows[studio] = {name: _median(values) for name, values in columns.items()}
+
     return rows
 
 
+def _median(values: Sequence[float]) -> dict[str, float]:
+    return {
+        "median": round(statistics.median(values), 4),
+        "min": round(min(values), 4),
+        "max": round(max(values), 4),
+    }
+
+
 def main() -> None:
-    arguments = parser(__doc__)
-    arguments.add_argument("--seeds", type=int, default=3)
-    args = arguments.parse_args()
-    torch.set_num_threads(args.threads)
-    base, judge = load_base("emoji", device="cpu"), EmojiJudge.load()
-    index, shards = map(int, args.shard.split("/"))
-    results = Results(args.out, args.shard)
-    work = [f"{studio}/{seed}" for seed in range(args.seeds) for studio in EMOJI_STUDIOS]
-    for seed in range(args.seeds):
-        if index == seed % shards or shards == 1:
-            results.get(f"base/{seed}", lambda seed=seed: reference(base, judge, seed))
-    for key in work[index::shards]:
-        studio, seed = key.split("/")
-        results.get(key, lambda studio=studio, seed=seed: measure(base, judge, studio, EraseSettings(seed=int(seed))))
-        print(key, json.dumps(results.done[key])[:160], file=sys.stderr, flush=True)
-    if shards > 1:
+    options = parser(__doc__)
+    options.add_argument("--seeds", type=int, default=3)
+    arguments = options.parse_args()
+    model, shard = begin(arguments, channels_last=False), arguments.shard
+    quality, results = Quality(model, quick=arguments.quick), Results(arguments.out, shard)
+
+    seeds = range(1 if arguments.quick else arguments.seeds)
+    studios = STUDIOS[:1] if arguments.quick else STUDIOS
+    settings = quickened(EraseSettings()) if arguments.quick else EraseSettings()
+    for seed in seeds:
+        if shard.is_whole or shard.index == seed % shard.count:
+            results.get(f"base/{seed}", lambda seed=seed: quality.reference(seed))
+
+    work = [(studio, seed) for seed in seeds for studio in studios]
+    for studio, seed in shard.of(work):
+        own = EraseSettings(**{**asdict(settings), "seed": seed})
+        key = f"{studio}/{seed}"
+        found = results.get(key, lambda s=studio, own=own: quality.measure(s, own))
+        print(key, json.dumps(found)[:160], file=sys.stderr, flush=True)
+    if not shard.is_whole:
         return
-    runs = {key: results.done[key] for key in work}
-    references = {str(seed): results.done[f"base/{seed}"] for seed in range(args.seeds)}
-    rows = summarise(runs, references, args.seeds)
+
+    references = {seed: results.done[f"base/{seed}"] for seed in seeds}
+    rows = summarise(results.done, references, studios)
     for studio, row in rows.items():
-        print(
-            f"{studio:22s}"
-            + "  ".join(f"{k} {v['median']:.3f} [{v['min']:.3f}, {v['max']:.3f}]" for k, v in row.items()),
-            file=sys.stderr,
-        )
-    report = {
-        "benchmark": "erase_quality", "settings": asdict(EraseSettings()), "seeds": args.seeds,
-        "pictures_own": len(OWN_SUBJECTS), "pictures_others": len(OTHER_SUBJECTS) * (len(EMOJI_STUDIOS) - 1),
-        "studios": rows,
-    }  # fmt: skip
-    results.finish(report)
+        cells = [
+            f"{name} {cell['median']:.3f} [{cell['min']:.3f}, {cell['max']:.3f}]"
+            for name, cell in row.items()
+        ]
+        print(f"{studio:22s}" + "  ".join(cells), file=sys.stderr)
+    results.finish(
+        {
+            "benchmark": "erase_quality",
+            "settings": asdict(settings),
+            "seeds": len(seeds),
+            "pictures_own": len(quality.own),
+            "pictures_others": len(quality.others) * (len(STUDIOS) - 1),
+            "studios": rows,
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -1,31 +1,34 @@
-"""Which settings? Early stop or a fixed length, regularised or not, student or frozen, decoupled or free: one table.
+"""Which settings? Early stop, regularizer, schedule, separated or free: one table.
 
     python benchmarks/erase_settings.py --out benchmarks/results/erase_settings.json
 
-Each variant differs from the defaults in what its name says. For three studios and two seeds: what is left of the
-studio and of its pictures' subjects, what the other studios keep relative to the base, and what it cost. Prints a table
-on stderr and one JSON object on stdout; resumable, and to be shared between processes with ``--shard``.
+Each variant differs from the defaults in what its name says. For three studios and two seeds: what
+remains of the studio, what its pictures keep of their subjects, what the other studios keep
+relative to the base, and what it cost. Prints a table on stderr and one JSON object on stdout;
+resumable, and to be shared between processes with ``--shard``.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-from erase_quality import measure, reference, relative
-from harness import Results, parser
+from erase_quality import Quality, relative
+from harness import Results, begin, mean_and_extremes, parser, quickened
 
-from multierase.base import load_base
-from multierase.evaluation.judges import EmojiJudge
-from multierase.training import EraseSettings
+from multierase import EraseSettings
 
 STUDIOS = ("Twemoji", "Fluent", "EmojiOne")
 FREE = {
-    "decouple": False, "known": False, "free_learning_rate": 1e-3, "schedule": "frozen", "steps": 240, "stop_at": -0.9
-}  # fmt: skip
+    "decouple": False,
+    "known": False,
+    "free_learning_rate": 1e-3,
+    "schedule": "frozen",
+    "steps": 240,
+    "stop_at": -0.9,
+}
 VARIANTS = {
     "default": {},
     "no early stop": {"stop_at": None},
@@ -45,49 +48,61 @@ VARIANTS = {
 }
 
 
-def summarise(runs: list[dict], references: list[dict]) -> dict:
+def summarise(runs: Sequence[dict], references: Sequence[dict]) -> dict:
+    """Return a variant's row of the table."""
+    kept = [relative(run, base) for run, base in zip(runs, references, strict=True)]
     columns = {
         "erased": [run["own_studio"] for run in runs],
-        "others_relative": [relative(run, ref) for run, ref in zip(runs, references, strict=True)],
+        "others_relative": kept,
         "subject": [run["own_subject"] for run in runs],
         "steps": [run["steps"] for run in runs],
         "unet_evaluations": [run["unet_evaluations"] for run in runs],
         "erasure_degree": [run["erasure_degree"] for run in runs],
     }
-    return {
-        name: {"mean": round(statistics.mean(v), 4), "min": round(min(v), 4), "max": round(max(v), 4)}
-        for name, v in columns.items()
-    }
+
+    return {name: mean_and_extremes(values) for name, values in columns.items()}
 
 
 def main() -> None:
-    arguments = parser(__doc__)
-    arguments.add_argument("--seeds", type=int, default=2)
-    args = arguments.parse_args()
-    torch.set_num_threads(args.threads)
-    base, judge = load_base("emoji", device="cpu"), EmojiJudge.load()
-    index, shards = map(int, args.shard.split("/"))
-    results = Results(args.out, args.shard)
-    for seed in range(args.seeds):
-        results.get(f"base/{seed}", lambda seed=seed: reference(base, judge, seed))
-    work = [(v, s, seed) for v in VARIANTS for seed in range(args.seeds) for s in STUDIOS]
-    for variant, studio, seed in work[index::shards]:
+    options = parser(__doc__)
+    options.add_argument("--seeds", type=int, default=2)
+    options.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    arguments = options.parse_args()
+    model = begin(arguments, channels_last=False)
+    quality = Quality(model, quick=arguments.quick)
+    results = Results(arguments.out, arguments.shard)
+
+    seeds = range(1 if arguments.quick else arguments.seeds)
+    cases = [(studio, seed) for seed in seeds for studio in STUDIOS]
+    cases = cases[:1] if arguments.quick else cases
+    for seed in seeds:
+        results.get(f"base/{seed}", lambda seed=seed: quality.reference(seed))
+
+    work = [(variant, *case) for variant in arguments.variants for case in cases]
+    for variant, studio, seed in arguments.shard.of(work):
         settings = replace(EraseSettings(seed=seed), **VARIANTS[variant])
+        settings = quickened(settings) if arguments.quick else settings
         key = f"{variant}/{studio}/{seed}"
-        results.get(key, lambda studio=studio, settings=settings: measure(base, judge, studio, settings))
-        print(key, json.dumps(results.done[key])[:140], file=sys.stderr, flush=True)
-    if shards > 1:
+        found = results.get(key, lambda s=studio, own=settings: quality.measure(s, own))
+        print(key, json.dumps(found)[:140], file=sys.stderr, flush=True)
+    if not arguments.shard.is_whole:
         return
+
     table = {}
-    for variant in VARIANTS:
-        keys = [(s, seed) for seed in range(args.seeds) for s in STUDIOS]
-        runs = [results.done[f"{variant}/{s}/{seed}"] for s, seed in keys]
-        table[variant] = summarise(runs, [results.done[f"base/{seed}"] for _, seed in keys])
-        print(f"{variant:40s}" + "  ".join(f"{k} {v['mean']:.3f}" for k, v in table[variant].items()), file=sys.stderr)
-    report = {
-        "benchmark": "erase_settings", "studios": STUDIOS, "seeds": args.seeds, "variants": VARIANTS, "table": table,
-    }  # fmt: skip
-    results.finish(report)
+    for variant in arguments.variants:
+        runs = [results.done[f"{variant}/{studio}/{seed}"] for studio, seed in cases]
+        table[variant] = summarise(runs, [results.done[f"base/{seed}"] for _, seed in cases])
+        cells = [f"{name} {cell['mean']:.3f}" for name, cell in table[variant].items()]
+        print(f"{variant:40s}" + "  ".join(cells), file=sys.stderr)
+    results.finish(
+        {
+            "benchmark": "erase_settings",
+            "studios": STUDIOS,
+            "seeds": len(seeds),
+            "variants": VARIANTS,
+            "table": table,
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Studios that share words and hand: one of a family off, do its siblings stay? Which joint solve keeps them best?
+"""Studios that share words and hand: with one of a family erased, do its siblings stay?
 
     python benchmarks/siblings.py --out benchmarks/results/siblings.json
 
-Every subset of the two families that leaves a sibling on, with the increments of ``subsets.py``: what is left of the
-erased, what is kept of the siblings relative to the base, by the judge, with templates that were trained on and others,
-and several seeds of noise. Also what the worst single subject of a sibling keeps: a studio is not kept if it has lost
-one of its subjects. Prints a table on stderr and one JSON object on stdout; resumable, and to be shared between
-processes with ``--shard``.
+Which joint solve keeps them best? Every subset of the two families that leaves a sibling, with the
+increments of ``subsets.py``: what remains of the erased, what is kept of the siblings relative to
+the base, by the judge, with templates that were trained on and others, and several seeds of noise.
+Also what the worst single subject of a sibling keeps: a studio is not kept if it has lost one of
+its subjects. Prints a table on stderr and one JSON object on stdout; resumable, and to be shared
+between processes with ``--shard``.
 """
 
 from __future__ import annotations
@@ -14,17 +15,15 @@ from __future__ import annotations
 import itertools
 import statistics
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from harness import Results, parser
-from subsets import FAMILIES, SUBJECTS, Picture, look, with_keep_list
+from harness import Results, begin, parser
+from seeing import STUDIO, Observer, Picture, Seen, every
+from studios import FAMILIES, TAUGHT, with_keep_list
 
-from multierase.base import load_base
-from multierase.composer import Composer
-from multierase.evaluation.judges import EmojiJudge
-from multierase.generate import SamplingSettings
+from multierase import Composer, SamplingSettings
 
 TEMPLATES = {
     "listed": ("{a_subject} by {studio}", "{studio} {subject}"),
@@ -41,76 +40,115 @@ VARIANTS = {
     "joint, keep weight 1, ridge 0.1": {"keep_weight": 1.0, "ridge": 0.1},
     "joint, keep weight 1, ridge 0.3": {"keep_weight": 1.0, "ridge": 0.3},
 }
-OFF = [off for family in FAMILIES for n in range(1, len(family)) for off in itertools.combinations(family, n)]
+
+Erased = tuple[str, ...]
+Case = tuple[Erased, int]
+"""A subset, and a seed."""
 
 
-def family_of(off: tuple[str, ...]) -> tuple[str, ...]:
-    return next(family for family in FAMILIES if set(off) <= set(family))
+def cases_of(seeds: int) -> list[Case]:
+    """Return every subset that leaves a sibling, with each seed."""
+    subsets: list[Erased] = []
+    for family in FAMILIES:
+        for size in range(1, len(family)):
+            subsets += itertools.combinations(family, size)
+
+    return list(itertools.product(subsets, range(seeds)))
 
 
-def pictures(off: tuple[str, ...], group: str) -> list[Picture]:
-    return list(itertools.starmap(Picture, itertools.product(TEMPLATES[group], family_of(off), SUBJECTS)))
+def family_of(erased: Erased) -> tuple[str, ...]:
+    return next(family for family in FAMILIES if set(erased) <= set(family))
 
 
-def summarise(now: dict[tuple, dict], reference: dict[tuple, dict], group: str) -> dict[str, float]:
-    """Over subsets and seeds; ``now`` and ``reference`` by subset and seed."""
-    erased, kept, base, by_subject = [], [], [], {}
-    for (off, seed), right in now.items():
-        for picture in pictures(off, group):
-            value, before = right[str(picture)][0], reference[off, seed][str(picture)][0]
-            if picture.studio in off:
-                erased.append(value)
+def pictures(erased: Erased, group: str, subjects: Sequence[str]) -> list[Picture]:
+    """Return a picture of each of the family's studios, by template and subject."""
+    return every(TEMPLATES[group], subjects, family_of(erased))
+
+
+def summarise(
+    now: Mapping[Case, Seen], base: Mapping[Case, Seen], group: str, subjects: Sequence[str]
+) -> dict[str, float | str]:
+    """Return a variant's cell of the table, over subsets and seeds."""
+    remaining, kept, kept_by_base = [], [], []
+    by_subject: dict[tuple, list[tuple[bool, bool]]] = {}
+    for (erased, seed), seen in now.items():
+        for picture in pictures(erased, group, subjects):
+            value, before = seen[str(picture)][STUDIO], base[erased, seed][str(picture)][STUDIO]
+            if picture.studio in erased:
+                remaining.append(value)
                 continue
             kept.append(value)
-            base.append(before)
-            by_subject.setdefault((off, picture.studio, picture.subject), []).append((value, before))
-    shares = {key: sum(v for v, _ in pairs) / max(sum(b for _, b in pairs), 1) for key, pairs in by_subject.items()}
+            kept_by_base.append(before)
+            key = (erased, picture.studio, picture.subject)
+            by_subject.setdefault(key, []).append((value, before))
+
+    shares = {}
+    for key, pairs in by_subject.items():
+        seen_now, seen_before = (sum(column) for column in zip(*pairs, strict=True))
+        shares[key] = seen_now / max(seen_before, 1)
     least = min(shares, key=shares.get)
+    erased, studio, subject = least
+
     return {
-        "erased": round(statistics.mean(erased), 4),
-        "kept": round(statistics.mean(kept) / statistics.mean(base), 4),
+        "erased": round(statistics.mean(remaining), 4),
+        "kept": round(statistics.mean(kept) / statistics.mean(kept_by_base), 4),
         "kept_least": round(shares[least], 4),
-        "least": f"{least[2]} by {least[1]}, {' and '.join(least[0])} off",
+        "least": f"{subject} by {studio}, {' and '.join(erased)} erased",
     }
 
 
 def main() -> None:
-    arguments = parser(__doc__)
-    arguments.add_argument("--work", type=Path, default=Path("build/subsets"), help="folder of the increments")
-    arguments.add_argument("--seeds", type=int, default=3)
-    args = arguments.parse_args()
-    torch.set_num_threads(args.threads)
-    base, judge = load_base("emoji", device="cpu"), EmojiJudge.load()
-    base.unet.to(memory_format=torch.channels_last)
-    library, keep = with_keep_list(base, "decoupled", args.work)
-    results, sampling = Results(args.out, args.shard), SamplingSettings(inference_steps=10)
-    index, shards = map(int, args.shard.split("/"))
-    cases = list(itertools.product(OFF, range(args.seeds)))
+    options = parser(__doc__)
+    options.add_argument(
+        "--work", type=Path, default=Path("build/subsets"), help="folder of the increments"
+    )
+    options.add_argument("--seeds", type=int, default=3)
+    arguments = options.parse_args()
+    model, quick = begin(arguments), arguments.quick
+    library, keep = with_keep_list(model, "decoupled", arguments.work, quick=quick)
 
-    def seen(name: str, off: tuple[str, ...], seed: int) -> dict:
-        wanted = [picture for group in TEMPLATES for picture in pictures(off, group)]
-        return results.get(
-            f"{name}/{'+'.join(off)}/{seed}",
-            lambda: look(base, judge, wanted, sampling, first_seed=500 + 100 * seed),
-        )
+    subjects = TAUGHT[:1] if quick else TAUGHT
+    cases = cases_of(1 if quick else arguments.seeds)
+    cases = arguments.shard.of(cases[:2] if quick else cases)
+    sampling = SamplingSettings(inference_steps=10)
+    observer, results = Observer(model, sampling), Results(arguments.out, arguments.shard)
 
-    table, found = {}, {}
-    for name, options in {"base": None, **VARIANTS}.items():
-        made = Composer(base.unet, library, **{"keep": keep, **(options or {})})
-        for off, seed in cases[index::shards]:
-            with made.erased(*(off if options is not None else ())):
-                found.setdefault(name, {})[off, seed] = seen(name, off, seed)
-        if shards == 1 and options is not None:
-            table[name] = {group: summarise(found[name], found["base"], group) for group in TEMPLATES}
+    def seen(name: str, composer: Composer | None) -> dict[Case, Seen]:
+        """Judge every case by a variant, or by the base without a composer."""
+        found = {}
+        for erased, seed in cases:
+            asked = [p for group in TEMPLATES for p in pictures(erased, group, subjects)]
+            found[erased, seed] = results.get(
+                f"{name}/{'+'.join(erased)}/{seed}",
+                lambda asked=asked, erased=erased, seed=seed: observer.see(
+                    asked,
+                    composer,
+                    () if composer is None else erased,
+                    subjects=TAUGHT,
+                    first_seed=500 + 100 * seed,
+                ),
+            )
+        return found
+
+    base, table = seen("base", None), {}
+    for name, options_of_solve in VARIANTS.items():
+        now = seen(name, Composer(model, library, keep=keep, **options_of_solve))
+        if arguments.shard.is_whole:
+            table[name] = {group: summarise(now, base, group, subjects) for group in TEMPLATES}
             print(f"{name:36s}", table[name], file=sys.stderr, flush=True)
-    if shards > 1:
+    if not arguments.shard.is_whole:
         return
+
     results.finish(
         {
-            "benchmark": "siblings", "templates": TEMPLATES, "subjects": SUBJECTS, "seeds": args.seeds,
-            "sampling": asdict(sampling), "table": table,
+            "benchmark": "siblings",
+            "templates": TEMPLATES,
+            "subjects": subjects,
+            "seeds": arguments.seeds,
+            "sampling": asdict(sampling),
+            "table": table,
         }
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

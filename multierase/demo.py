@@ -1,93 +1,242 @@
-"""The demonstration: two studios erased one after the other, the first given back bit for bit, seen and measured."""
+"""The demonstration: two studios erased, the first restored bit for bit, seen and measured."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
-from multierase.base import Base
-from multierase.composer import Composer
-from multierase.concepts import EMOJI_SUBJECTS, fill
-from multierase.evaluation.accuracy import studio_accuracy
-from multierase.evaluation.judges import EmojiJudge
-from multierase.generate import contact_sheet, generate, save_picture
-from multierase.library import Library, replacing
-from multierase.training import EraseSettings, erase
+import multierase
+from multierase import emoji
+from multierase.errors import AlreadyThere
+from multierase.evaluation.cases import Case
+from multierase.evaluation.evaluator import Evaluator
+from multierase.evaluation.experiment import Experiment
+from multierase.evaluation.instruments import load_instruments
+from multierase.evaluation.report.rows import by_concept
+from multierase.evaluation.suites import Suite
+from multierase.files import digest_tensors, write_json
+from multierase.generate import generate
+from multierase.increments.header import Header
+from multierase.models.loading import load_base
+from multierase.models.model import Model
+from multierase.pictures import contact_sheet, save_picture
+from multierase.sampling import SamplingSettings
+from multierase.training.settings import EraseSettings
+from multierase.workspace import Trained, Workspace
 
+METHOD = "esd"
 FIRST, SECOND = "Twemoji", "Firefox"
 UNTOUCHED = ("EmojiOne", "Fluent High Contrast")
+STUDIOS = (FIRST, SECOND, *UNTOUCHED)
+TEMPLATE = ("{a_subject} by {studio}",)
+JUDGED_STEPS = 10  # as the shipped suites: enough for the judge, and quick
 SHOWN = ("church", "sunflower")
-JUDGED = EMOJI_SUBJECTS[::6]
+SHOWN_SEED = 7
+JUDGED = emoji.SUBJECTS[::6]
+STATES = {
+    "base": (),
+    f"{FIRST} erased": (FIRST,),
+    "both erased": (FIRST, SECOND),
+    f"{FIRST} restored": (SECOND,),
+    "all restored": (),
+}
+"""The rows of the sheet: which studios are erased in each."""
 
 
-def states(first: str = FIRST, second: str = SECOND) -> dict[str, tuple[str, ...]]:
-    """The rows: what is off in each."""
-    return {
-        "base": (),
-        f"{first} off": (first,),
-        "both off": (first, second),
-        f"{first} restored": (second,),
-        "all restored": (),
-    }
+@dataclass(frozen=True)
+class Found:
+    """What one state of the model shows: its pictures, its weights' digest, the judge's shares."""
+
+    pictures: torch.Tensor
+    weights: str
+    accuracy: dict[str, float]
 
 
-def run_demo(base: Base, folder: Path, settings: EraseSettings, *, progress: bool = False) -> dict:
-    """Run it and write ``sheet.png``, ``report.json`` and ``lib/``; returns the report."""
+def run_demo(
+    model: Model | str,
+    folder: str | Path,
+    settings: EraseSettings,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> dict:
+    """Run the demonstration, and write ``sheet.png``, ``report.json`` and ``lib/``.
+
+    Increments that an earlier demonstration has left in ``lib/`` are used again if they were made
+    in the same way.
+
+    Args:
+        model: the embedded base or another that draws its studios: loaded, or its source.
+        folder: where everything goes.
+        settings: of both erasures.
+        overwrite: replace increments of an earlier demonstration.
+        progress: show progress bars on stderr.
+
+    Returns:
+        The report.
+
+    Raises:
+        AlreadyThere: if ``lib/`` holds one of the studios, made in another way, unless
+            ``overwrite``.
+    """
     began = time.perf_counter()
-    library = Library(folder / "lib", create=True)
-    evaluations = {}
-    for concept in (FIRST, SECOND):
-        increment = erase(base, concept, settings, progress=progress)
-        library.save(increment)
-        evaluations[concept] = increment.info["unet_evaluations"]
-    composer, judge = Composer(base.unet, library), EmojiJudge.load()
-    studios = (FIRST, SECOND, *UNTOUCHED)
-    prompts = [
-        fill(("{a_subject} by {studio}",), studio, subject)[0]
-        for studio in studios
-        for subject in SHOWN
-    ]
-    pristine = _weights(base)
-    rows, accuracy, weights = [], {}, {}
-    for state, off in states().items():
-        composer.set(dict.fromkeys(off, 1.0))
-        weights[state] = _weights(base)
-        rows.append(generate(base, prompts, [7] * len(prompts), progress=False))
-        judged = studio_accuracy(base, judge, studios, JUDGED, progress=progress)
-        accuracy[state] = {studio: share.studio for studio, share in judged.items()}
-    sheet = contact_sheet(
-        torch.cat(rows), len(prompts), row_labels=list(states()), column_labels=prompts
-    )
-    save_picture(sheet, folder / "sheet.png")
-    never = Composer(
-        base.unet, library
-    )  # a second composer: it has never heard of the first studio
-    never.erase(SECOND)
+    model = load_base(model) if isinstance(model, str) else model
+    folder = Path(folder)
+    workspace = Workspace(folder / "lib", model, create=True)
+    used_again = [] if overwrite else _used_again(workspace, settings)
+    _train(workspace, settings, used_again, overwrite, progress)
+
+    found = _observed(workspace, progress)
+    workspace.composer.close()
+    # A second composer, which has never heard of the first studio's erasure.
+    with Workspace(workspace.library, model).erasing(SECOND):
+        never_erased = digest_tensors(model.parameters())
+
+    headers = workspace.library.headers()
     report = {
-        "accuracy": accuracy,
+        "accuracy": {state: each.accuracy for state, each in found.items()},
         "bit_exact": {
-            "restored_equals_never_erased": _equal(weights[f"{FIRST} restored"], _weights(base)),
-            "all_restored_equals_base": _equal(weights["all restored"], pristine),
+            "restored_equals_never_erased": found[f"{FIRST} restored"].weights == never_erased,
+            "all_restored_equals_base": found["all restored"].weights == found["base"].weights,
         },
-        "unet_evaluations": evaluations,
+        "unet_evaluations": {name: _evaluations(headers[name]) for name in (FIRST, SECOND)},
+        "used_again": used_again,
         "seconds": round(time.perf_counter() - began, 1),
         "judged_pictures": len(JUDGED),
-        "settings": asdict(settings),
+        "settings": _as_json(settings),
     }
-    never.restore_all()
-    with replacing(folder / "report.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=1))
+    save_picture(_sheet(found), folder / "sheet.png")
+    write_json(folder / "report.json", report)
     return report
 
 
-def _weights(base: Base) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in base.unet.named_parameters()}
+def _used_again(workspace: Workspace, settings: EraseSettings) -> list[str]:
+    """Return the studios whose increments are there, made as they would be made now."""
+    headers = workspace.library.headers()
+    there = [name for name in (FIRST, SECOND) if name in headers]
+    for name in there:
+        difference = _difference(headers[name], workspace.model, settings)
+        if difference is not None:
+            raise AlreadyThere(
+                f"{workspace.library.path(name)} is of an earlier demonstration, and was made "
+                f"otherwise ({difference}): give another folder (--out), or replace it with "
+                "--overwrite (overwrite=True)"
+            )
+
+    return there
 
 
-def _equal(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+def _difference(header: Header, model: Model, settings: EraseSettings) -> str | None:
+    """Return the first thing in which an increment was made otherwise than it would be now."""
+    made = header.provenance
+    here = {
+        "base": model.name,
+        "version": multierase.__version__,
+        "method": METHOD,
+        **_as_json(settings),
+    }
+    there = {
+        "base": header.base.name,
+        "version": made.version,
+        "method": made.method,
+        **made.settings,
+    }
+    if header.history:
+        return "it was changed since it was made"
+
+    for key, value in here.items():
+        if there.get(key) != value:
+            return f"{key} is {there.get(key)!r} there and {value!r} now"
+
+    return None
+
+
+def _as_json(settings: EraseSettings) -> dict:
+    """Return the settings as a file gives them back."""
+    return json.loads(json.dumps(asdict(settings)))
+
+
+def _train(
+    workspace: Workspace,
+    settings: EraseSettings,
+    used_again: Iterable[str],
+    overwrite: bool,
+    progress: bool,
+) -> None:
+    missing = [name for name in (FIRST, SECOND) if name not in used_again]
+    if not missing:
+        return
+
+    results = workspace.train(
+        *missing, settings=settings, method=METHOD, overwrite=overwrite, progress=progress
+    )
+    for result in results:
+        if not isinstance(result, Trained):
+            raise ValueError(f"{result.concept!r} cannot be erased: {result.reason}")
+
+
+def _evaluations(header: Header) -> int | None:
+    cost = header.provenance.cost
+
+    return None if cost is None else cost.unet_evaluations
+
+
+def _observed(workspace: Workspace, progress: bool) -> dict[str, Found]:
+    """Bring the model into each state, and look at it: always the same prompts and seeds."""
+    suite = _suite()
+    experiment = Experiment(suite=suite.name)
+    evaluator = Evaluator(
+        experiment,
+        model=workspace.model,
+        eraser=workspace,
+        instruments=load_instruments(experiment, suite, workspace.model.device),
+    )
+    prompts = _shown_prompts()
+
+    found = {}
+    for state, erased in tqdm(STATES.items(), desc="states", disable=not progress):
+        workspace.set(dict.fromkeys(erased, 1.0))
+        shares = by_concept(suite, evaluator.observe_now())
+        found[state] = Found(
+            pictures=generate(workspace.model, prompts, [SHOWN_SEED] * len(prompts)),
+            weights=digest_tensors(workspace.model.parameters()),
+            accuracy={studio: shares[studio]["value"] for studio in STUDIOS},
+        )
+
+    return found
+
+
+def _suite() -> Suite:
+    """Return a case for each studio and subject; a subject has the same noise whoever draws it."""
+    cases = []
+    for studio in STUDIOS:
+        for seed, subject in enumerate(JUDGED):
+            (prompt,) = emoji.fill(TEMPLATE, studio, subject)
+            labels = {"studio": studio, "subject": subject}
+            cases.append(Case(len(cases), prompt, seed, labels))
+
+    sampling = SamplingSettings(inference_steps=JUDGED_STEPS)
+    return Suite("demo", tuple(cases), {"name": "emoji"}, sampling, thumbnails=0)
+
+
+def _shown_prompts() -> list[str]:
+    prompts = []
+    for studio in STUDIOS:
+        for subject in SHOWN:
+            prompts += emoji.fill(TEMPLATE, studio, subject)
+
+    return prompts
+
+
+def _sheet(found: Mapping[str, Found]):
+    """Draw a row for each state, a column for each prompt."""
+    prompts = _shown_prompts()
+    pictures = torch.cat([each.pictures for each in found.values()])
+
+    return contact_sheet(pictures, len(prompts), row_labels=list(found), column_labels=prompts)
