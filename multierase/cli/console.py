@@ -86,14 +86,9 @@ def print_table(
     cells = [[shown(cell) for cell in row] for row in rows]
     count = _fitting(columns, cells, console.width, needed)
 
-    left_out = f"--json has {', '.join(columns[count:])} too" if count < len(columns) else None
     table = rich.table.Table(
-        title=Text(plain(title)),
-        title_justify="left",
-        caption=left_out and Text(left_out),
-        caption_justify="left",
         box=rich.box.SIMPLE_HEAD,
-        padding=(0, GAP, 0, 0),
+        padding=(0, GAP - 1, 0, 0),  # the box adds one
         pad_edge=False,
         show_edge=False,
         show_header=any(columns),
@@ -104,7 +99,10 @@ def print_table(
     for row in cells:
         table.add_row(*(Text(cell) for cell in row[:count]))
 
+    console.print(Text(plain(title), "bold"))
     console.print(table)
+    if count < len(columns):
+        console.print(Text(f"--json has {', '.join(columns[count:])} too", "dim"))
     console.print()
 
 

@@ -180,11 +180,12 @@ def _demo() -> list[Option]:
     return [
         Option(
             "--out",
-            "folder for the picture, the report and the increments of the demonstration, which "
-            "replaces its own older ones",
+            "folder for the picture and the report, which replace older ones, and the increments; "
+            "those of an earlier demonstration are used again",
             default="demo",
             metavar="FOLDER",
         ),
+        Option("--overwrite", "make increments of an earlier demonstration anew", switch=True),
         *base(),
         *erase_settings(),
     ]

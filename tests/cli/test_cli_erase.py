@@ -3,6 +3,7 @@ import pytest
 from multierase.increments.library import Library
 
 ONE_STEP = ("--steps", "1", "--batch-size", "1", "--sampler-steps", "2", "--stop-at", "null")
+ONE_STEP += ("--known", "false")  # its 1,112 prompts take most of the time
 KEYS = {
     "concept",
     "file",
@@ -48,7 +49,7 @@ def test_simultaneous_erasures_are_files_of_their_own(run_json, tmp_path):
 
 
 def test_a_refused_concept_is_reported_and_the_others_are_erased(run_json, said, tmp_path):
-    flags = ("--library", tmp_path / "lib", "--keep", "Noto", "--known", "false", *ONE_STEP)
+    flags = ("--library", tmp_path / "lib", "--keep", "Noto", *ONE_STEP)
     report = run_json("erase", "Noto", "Twemoji", *flags)
     assert [row["concept"] for row in report["increments"]] == ["Twemoji"]
     assert [row["concept"] for row in report["refused"]] == ["Noto"]
@@ -99,7 +100,7 @@ def test_anchor_and_what_to_erase_from_reach_the_increment(run_json, tmp_path):
 def test_a_keep_file_reaches_the_settings(run_json, tmp_path):
     (tmp_path / "keep.csv").write_text("prompt,studio\na pig,\na pig by Noto,Noto\na cow,\n")
     lib = tmp_path / "lib"
-    flags = ("--keep-file", tmp_path / "keep.csv", "--known", "false")
+    flags = ("--keep-file", tmp_path / "keep.csv")
     run_json("erase", "Noto", "--library", lib, *ONE_STEP, *flags)
     made = Library(lib).header("Noto").provenance
     assert set(made.separation.kept_exactly) == {"", "a pig", "a cow"}  # not its own sentence
@@ -117,7 +118,7 @@ def test_a_method_is_chosen_by_name(run_json, said, tmp_path):
 
 def test_entangled_concepts_are_warned_of(run, lib_copy):
     # The same words under another name: what erases the one erases the other.
-    flags = ("--prompts", "Twemoji", "--library", lib_copy, *ONE_STEP[:-4], "--steps", "4")
+    flags = ("--prompts", "Twemoji", "--library", lib_copy, "--steps", "4", "--batch-size", "2")
     code, _, err = run("erase", "Twemoji twin", *flags, "--sampler-steps", "4")
     assert code == 0
     assert "'Twemoji' and 'Twemoji twin' are entangled" in " ".join(err.split())
@@ -180,7 +181,7 @@ def test_another_erasures_checkpoint_is_told_in_one_line(said, run, tmp_path, mo
         raise KeyboardInterrupt
 
     flags = ("erase", "Noto", "--library", lib, "--batch-size", "1", "--sampler-steps", "2")
-    flags = (*flags, "--stop-at", "null", "--steps", "3")
+    flags = (*flags, "--stop-at", "null", "--steps", "3", "--known", "false")
     monkeypatch.setattr(Library, "save", killed)
     code, _, err = run(*flags)
     assert code == 130
@@ -235,6 +236,6 @@ def test_a_config_with_an_unknown_key_is_refused_with_the_nearest(said, tmp_path
 
 
 def test_a_list_as_it_was_once_written_is_warned_of(run, tmp_path):
-    flags = ("--library", tmp_path / "lib", "--known", "false", *ONE_STEP)
+    flags = ("--library", tmp_path / "lib", *ONE_STEP)
     _, _, err = run("erase", "Noto", "--prompts", "[a cat, a cow]", *flags)
     assert "is taken as one prompt; give several as --prompts A B" in " ".join(err.split())

@@ -48,13 +48,13 @@ def test_sweep_goes_through_sets_and_report_shows_them(run, run_json, said, few,
     flags = (*few, "--library", lib)
     database = tmp_path / "sweep.db"
     one = run_json("evaluate", *flags, "--erase", "Twemoji")
-    swept = run_json("sweep", *flags, "--database", database, "--sets", "subsets")
+    swept = run_json("sweep", *flags, "--database", database, "--workers", "1")
     sets = [row["erased_concepts"] for row in swept["rows"]]
     assert sets == [[], ["Noto"], ["Twemoji"], ["Noto", "Twemoji"]]
     for key in ("remaining", "kept", "distance"):
         assert swept["rows"][2][key] == one[key]
 
-    code, out, err = run("sweep", *flags, "--database", database, "--sets", "subsets")
+    code, out, err = run("sweep", *flags, "--database", database, "--workers", "1")
     assert code == 0
     assert "Noto + Twemoji" in " ".join(out.split())
     assert "4 sets" in " ".join(err.split())
@@ -77,6 +77,7 @@ def test_sweep_goes_through_sets_and_report_shows_them(run, run_json, said, few,
 def test_an_order_takes_its_events_one_after_another(run_json, few, lib, tmp_path):
     events = ("--events", "erase Noto", "erase Twemoji", "--events", "restore Noto")
     flags = (*few, "--library", lib, "--database", tmp_path / "x.db", "--sets", "order", *events)
+    flags += ("--workers", "1")
     swept = run_json("sweep", *flags)
     assert [row["event"] for row in swept["rows"]] == [
         "base", "erase Noto", "erase Twemoji", "restore Noto",

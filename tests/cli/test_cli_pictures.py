@@ -98,6 +98,7 @@ def test_bad_input_is_a_clear_error_and_leaves_nothing(
 
 def test_a_composed_folder_gives_the_same_picture_in_plain_diffusers(run_json, said, lib, tmp_path):
     from diffusers import DiffusionPipeline
+
     from multierase.sampling import SamplingSettings
     from multierase.workspace import Workspace
 
@@ -148,6 +149,7 @@ def test_solves_differ(run_json, lib, tmp_path):
 
 def test_what_cannot_be_solved_for_is_told(run, run_json, lib_copy, tmp_path):
     one = ("--steps", "2", "--batch-size", "1", "--sampler-steps", "2", "--stop-at", "null")
+    one += ("--known", "false")
     run_json("erase", "Firefox", "--library", lib_copy, "--scope", "esd-x", *one)
     flags = ("--erase", "Twemoji", "Firefox", "--library", lib_copy)
     for solve in ("joint", "sum"):

@@ -25,7 +25,11 @@ def run_demo(arguments: Namespace) -> dict:
         config=arguments.base_config,
     )
     return {"out": arguments.out} | demo.run_demo(
-        model, Path(arguments.out), settings, progress=True
+        model,
+        Path(arguments.out),
+        settings,
+        overwrite=arguments.overwrite,
+        progress=True,
     )
 
 
@@ -38,4 +42,6 @@ def print_demo(report: dict) -> None:
     title = "pictures that the judge gives to the studio they were asked of"
     print_table(title, ("", *studios), rows)
     print_table("bit for bit", ("", ""), list(report["bit_exact"].items()))
+    if report["used_again"]:
+        say(f"used again the increments of {' and '.join(report['used_again'])}")
     say(f"wrote {report['out']}/sheet.png, report.json and lib/ in {report['seconds']} s")

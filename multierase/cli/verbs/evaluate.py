@@ -88,7 +88,7 @@ def run_report(arguments: Namespace) -> dict:
     if not arguments.databases:
         raise UsageError("name at least one database: multierase report sweep.db --out report")
 
-    from multierase.evaluation.report import write_report
+    from multierase.evaluation.report.files import write_report
 
     written = write_report(arguments.databases, arguments.out, parquet=arguments.parquet)
     databases = {str(path): made for path, made in written.databases.items()}
