@@ -211,8 +211,9 @@ def _truncated(
     if rank * stack.cost >= sum(map(math.prod, shapes)):
         return {name: _rounded(increment.dense(name), beside(dtype)) for name in stack.names}
 
-    # Half of a singular value's size goes to either factor.
-    tiny = torch.finfo(torch.float64).tiny
+    # Half of a singular value's size goes to either factor. A matrix of zeros has a direction too,
+    # whose inverse must be finite in float32.
+    tiny = torch.finfo(torch.float32).tiny ** 4
     root = stack.squares[:rank].clamp_min(tiny).sqrt().sqrt()
     vectors = stack.vectors[:, :rank]
     down = (root * vectors).T.float().contiguous()

@@ -151,15 +151,14 @@ class Library(Mapping[str, "Increment"]):
         return entry.header
 
     def __getitem__(self, concept: str) -> Increment:
-        from multierase.increments.format import load_increment
+        from multierase.increments.format import read_increment
 
-        self.header(concept)
-        path = self.path(concept)
-        stamp = _stamp(path.stat())
-        if self._loaded.get(path, (None,))[0] != stamp:
-            self._loaded[path] = (stamp, load_increment(path))
+        header = self.header(concept)
+        stamp = self._entries[header.path.name].stamp
+        if self._loaded.get(header.path, (None,))[0] != stamp:
+            self._loaded[header.path] = (stamp, read_increment(header))
 
-        return self._loaded[path][1]
+        return self._loaded[header.path][1]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.headers())
