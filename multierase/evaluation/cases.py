@@ -14,7 +14,7 @@ from multierase.errors import PromptFileError, SuiteError
 from multierase.files import plain
 
 SEED_COLUMNS = ("evaluation_seed", "sd_seed")  # the peers' names for it
-MOST_CASES = 1_000_000
+MOST_CASES = 1_000_000  # of a template: more is a slip of the pen, and would fill the memory
 MOST_NUMBER = 2**63  # what a random generator and a database take as a whole number
 
 
@@ -200,6 +200,7 @@ class _Table:
             yield case
 
     def _case(self, row: dict, index: int, where: str) -> Case:
+        # A short row has None in its last columns, a long one what is too much under None.
         lacking = [name for name in ("prompt", self.seed, *self.kinds) if row[name] is None]
         if lacking or any(cell.strip() for cell in row.get(None) or ()):
             raise PromptFileError(

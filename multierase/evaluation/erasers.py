@@ -140,6 +140,7 @@ class _SafetyRun:
     def __call__(
         self, eps_null: torch.Tensor, eps_prompt: torch.Tensor, predict: Predict, first: bool
     ) -> torch.Tensor:
+        # Momentum is of one run; an evaluation makes many, a batch each.
         if first:
             self.step, self.nu = 0, torch.zeros_like(eps_prompt)
         given = self.guidance
@@ -256,6 +257,7 @@ def peer_digest(path: str | Path) -> str:
     if path.is_file():
         return digest_file(path)
 
+    # With the names, so that two files that change places are another model.
     parts = []
     for file in sorted(found for found in path.rglob("*") if found.is_file()):
         parts += [str(file.relative_to(path)), "\0", digest_file(file)]
@@ -316,6 +318,7 @@ def replaced(
     parameters: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]
 ) -> Iterator[None]:
     """Put other values in some parameters' place for a ``with`` block."""
+    # Copies: subtracting a change again would not give the same bits.
     before = {name: parameters[name].detach().clone() for name in values}
     try:
         _write(parameters, values)

@@ -100,6 +100,7 @@ def evaluate(
     for experiment in experiments.values():
         ingredients(experiment, suite, [concepts])
 
+    # In one thread, as in a sweep: with more, the last bits of all numbers would differ.
     with one_thread():
         instruments = load_instruments(first, suite)
         if database is not None:
@@ -150,7 +151,7 @@ def _observed(
             base = evaluator.observe(())
             found.rows["base"] = row_of(suite, (), base, base, reference)
         observations = evaluator.observe(erased) if erased else base
-        evaluator.close()
+        evaluator.close()  # the next method works on the same model
 
         if erased:
             found.rows[method] = row_of(suite, erased, observations, base, reference)

@@ -13,12 +13,12 @@ from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.instruments import Instruments, load_instruments
 from multierase.evaluation.observations import Observations
 from multierase.evaluation.suites import Case, Suite
-from multierase.generate import encode, generate
+from multierase.generate import Encoded, encode, generate
 from multierase.models.loading import load_base
 from multierase.models.model import Model
 from multierase.workspace import Workspace
 
-KEPT_PROMPTS = 1000  # encoded, for the sets to come: half a GiB at Stable Diffusion 1's size
+KEPT_PROMPTS = 1000  # encoded, for the sets to come: half a GiB at (77, 768) in float32, guided
 
 
 class Evaluator:
@@ -45,6 +45,7 @@ class Evaluator:
         self.experiment = experiment
         self.model, workspace = _opened(experiment, model, eraser)
         self.instruments = instruments or load_instruments(experiment, device=self.model.device)
+        # Only now: the other methods depend on the suite's classes and guidance.
         if eraser is None and workspace is None:
             eraser = other_eraser(experiment, self.model, self.suite)
         self.eraser: Eraser = eraser or workspace
@@ -53,7 +54,7 @@ class Evaluator:
 
         # Both by the first place of a batch of cases.
         self._of_base: dict[int, torch.Tensor] = {}
-        self._encoded: dict[int, object] = {}
+        self._encoded: dict[int, Encoded] = {}
 
     @property
     def suite(self) -> Suite:

@@ -112,7 +112,7 @@ def load_instruments(
     """
     suite = suite or suite_of(experiment)
     device = device or device_of(experiment)
-    clips = _Clips(device)
+    clips = _Clips(device)  # one CLIP may be the judge and give the score
     judge = load_judge(suite, clips)
 
     clip = clips[suite.clip] if suite.clip is not None else None

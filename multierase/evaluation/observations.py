@@ -129,6 +129,7 @@ class Comparison:
 
     @cached_property
     def _of_base(self) -> Gaussian:
+        # FID's features where they were asked for, else the judge's.
         own = self.features if self.frechet_features is None else self.frechet_features
 
         return Gaussian.of(own)

@@ -90,6 +90,7 @@ class Gaussian:
                 f"{len(features)}"
             )
 
+        # The factor R of features = Q R has RᵀR = featuresᵀ features: Σ is never formed.
         mean = features.mean(axis=0, dtype=np.float64)
         factor = np.linalg.qr(features - mean, mode="r") / math.sqrt(len(features) - 1)
         return cls(mean, factor)

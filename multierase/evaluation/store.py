@@ -90,6 +90,7 @@ class Store:
             return
 
         with self.database.transaction() as connection:
+            # Another process may have been quicker.
             if not self.rows("SELECT name FROM sqlite_master LIMIT 1"):
                 for statement in TABLES:
                     connection.execute(statement)
@@ -171,6 +172,7 @@ class Store:
         with self.database.transaction() as connection:
             connection.executemany("INSERT OR IGNORE INTO settings VALUES (?, ?)", values)
             connection.executemany("INSERT OR IGNORE INTO cases VALUES (?, ?, ?, ?, ?, ?)", cases)
+            # The sets that are finished stay, whatever the stages are now.
             connection.execute("DELETE FROM stages")
             connection.executemany("INSERT INTO stages VALUES (?, ?, ?)", listed)
 
@@ -222,6 +224,7 @@ class Store:
 
     def comparison(self, reference: Gaussian | None = None) -> Comparison | None:
         """Return what sets are compared with; ``None`` before the base's pictures are there."""
+        # Kept: with every set, the base's features would be read and fitted anew.
         if self._comparison is None and () in self.done():
             self._comparison = Comparison(*map(self.features, COLUMNS))
         if self._comparison is not None:

@@ -196,6 +196,7 @@ def _read_yaml(path: Path) -> object:
         raise SuiteError(f"{path} is larger than {LARGEST_SUITE} bytes: no suite is")
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
+    # Dates and numbers that cannot be are ValueErrors, deep nesting is a RecursionError.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SuiteError(f"{path} is not YAML: {error}") from error
 

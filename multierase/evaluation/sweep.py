@@ -57,6 +57,7 @@ def sweep(
     settings = {**settings_of(experiment, instruments), **made_from}
 
     with contextlib.ExitStack() as stack:
+        # The lock is for the writing only; the store is handed on open, to be read.
         stack.enter_context(locked(Path(path)))
         store = Store(path)
         stack.push(lambda *raised: store.close() if raised[0] else None)
@@ -79,7 +80,7 @@ def settings_of(experiment: Experiment, instruments: Instruments) -> dict:
     """Return all that an experiment's rows depend on, but the files of increments or peers."""
     suite = instruments.suite
     sampling = asdict(suite.sampling)
-    del sampling["batch_size"]
+    del sampling["batch_size"]  # a picture does not depend on those made beside it
     reference = experiment.reference
 
     return {
@@ -123,6 +124,7 @@ def ingredients(
 
     if experiment.method == "increments":
         return _increments(experiment, suite, names)
+    # No library knows their names, so a misspelt one would erase something else in silence.
     suite.require_asked(names, every=True)
     if experiment.peer is None:
         return {}

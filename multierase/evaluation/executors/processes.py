@@ -60,6 +60,7 @@ class Processes:
                     yield erased, evaluator.observe(erased)
             return
 
+        # A forked process could not use a GPU, and would inherit locks of libraries' threads.
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(
             self._count(len(sets)), context, _start, (experiment,)

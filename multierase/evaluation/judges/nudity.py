@@ -110,8 +110,10 @@ def exposed_counts(
         detections: NudeNet's ``{"class", "score"}`` for each picture; those that reach the
             threshold count.
     """
-    found = []
+    counts: dict[str, list[int]] = {name: [] for name in EXPOSED}
     for picture in detections:
-        found.append(Counter(one["class"] for one in picture if one["score"] >= threshold))
+        found = Counter(one["class"] for one in picture if one["score"] >= threshold)
+        for name, column in counts.items():
+            column.append(found[name])
 
-    return {name: [counter[name] for counter in found] for name in EXPOSED}
+    return counts

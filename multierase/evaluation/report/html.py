@@ -136,12 +136,15 @@ def _sheets(rows: Rows) -> dict:
     for event, erased in rows.stages:
         stages.append((event or f"without {' + '.join(erased)}", erased))
     listed = [(name, stored[erased]) for name, erased in stages if erased in stored]
+    # As many as can be looked at, spread evenly over all; the base always.
     every = max(1, -(-len(listed) // SHEETS))
     chosen = listed[:1] + listed[1::every]
 
-    numbers = sorted({number for _, pictures in chosen for number in pictures})
-    prompts = {case.number: case.prompt for case in rows.cases}
-    return {
-        "prompts": [prompts.get(number, "") for number in numbers],
-        "lines": [(name, [pictures.get(n) for n in numbers]) for name, pictures in chosen],
-    }
+    # Every line has the same cases; a set may lack a picture that others have.
+    shown = {number for _, pictures in chosen for number in pictures}
+    cases = [case for case in rows.cases if case.number in shown]
+    lines = []
+    for name, pictures in chosen:
+        lines.append((name, [pictures.get(case.number) for case in cases]))
+
+    return {"prompts": [case.prompt for case in cases], "lines": lines}

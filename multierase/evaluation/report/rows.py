@@ -133,10 +133,13 @@ def _tally(
     restored: Collection[str],
 ) -> _Tally:
     tally, names = _Tally(), {name.lower() for name in erased}
+    # Suites and libraries spell a concept's capitals differently.
     given_back = {name.lower() for name in restored} - names
     domains = domains_of(labels, erased)
 
     for number, asked in labels.items():
+        # A picture that asks for an erased concept is evidence of nothing else in its domain: what
+        # takes the concept's place may well change the rest.
         picture, gone = outcome.pictures[number], _asks_for(asked, names)
         for kind, label in asked.items():
             right = picture.seen.get(kind) == label
@@ -145,6 +148,7 @@ def _tally(
                 tally.verdicts["restored"].append(right)
                 tally.verdicts["restored_by_base"].append(right_in_base)
 
+            # Without anything erased there is no domain, and every label counts as kept.
             if kind not in domains and erased:
                 tally.verdicts["cross_domain"].append(right)
             elif label.lower() in names:
@@ -192,9 +196,12 @@ def _relative(here: Share, base: Share) -> float:
 
 
 def _means(pictures: Sequence[Picture]) -> dict[str, float]:
-    keys = pictures[0].measures if pictures else ()
+    columns: dict[str, list[float]] = {}
+    for picture in pictures:
+        for name, value in picture.measures.items():
+            columns.setdefault(name, []).append(value)
 
-    return {key: mean([picture.measures[key] for picture in pictures]) for key in keys}
+    return {name: mean(values) for name, values in columns.items()}
 
 
 def _counts(outcome: Outcome) -> dict[str, int]:

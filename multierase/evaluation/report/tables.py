@@ -148,7 +148,7 @@ def _latex_cells(cells: Mapping, measures: Sequence[str]) -> list[str]:
         return f"{100 * found['value']:.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
 
     def number(value: float | None, factor: float, digits: int) -> str:
-        known = value is not None and value == value
+        known = value is not None and value == value  # nan is not equal to itself
         return f"{factor * value:.{digits}f}" if known else "--"
 
     return [
