@@ -303,10 +303,10 @@ def name_of(row: Mapping) -> str:
 
 def shown(row: Mapping) -> list[str]:
     """Return a row's cells under ``TITLES``, for people."""
-    return [_cell(row[column]) for column in SHOWN]
+    return [_cell(row[column], column == "harmonic_mean") for column in SHOWN]
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, is_mean: bool) -> str:
     if isinstance(value, Mapping):
         if not value["count"]:
             return "-"
@@ -315,7 +315,7 @@ def _cell(value: object) -> str:
     if value is None or not math.isfinite(value):
         return "-"
 
-    return f"{value:.3f}"
+    return f"{value:.3f}" if is_mean else f"{value:.1%}"
 
 
 def tables_of(rows: Mapping[str, Mapping]) -> list[tuple[str, list[str], list[list[str]]]]:

@@ -103,6 +103,7 @@ def test_what_people_read_says_what_is_good(rows):
     assert len(TITLES) == len(SHOWN)
     assert TITLES[0] == "remaining (0 % best)"
     cells = shown(rows["Noto",])
+    assert cells[2:4] == ["100.0%", "0.667"]
     assert cells[0] == "50.0% [9%, 91%] of 2"
     assert len(cells) == len(TITLES)
     assert name_of(rows["Noto", "Twemoji"]) == "Noto + Twemoji"
