@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from multierase.errors import UsageError
-from multierase.files import digest_bytes, plain
+from multierase.files import digest_bytes
 from multierase.prompts.lists import TaggedPrompt
 
 LONGEST_NAME = 200  # a file name has 255 bytes, of which the suffix and a slug's digest take some
@@ -26,16 +26,16 @@ def check_name(name: object) -> str:
         )
     if len(name) > LONGEST_NAME:
         raise ValueError(
-            f"the concept's name {plain(name[:40])!r}... has {len(name)} characters, at most "
+            f"the concept's name {name[:40]!r}... has {len(name)} characters, at most "
             f"{LONGEST_NAME} are allowed: give it a shorter name, and the long text as its prompt"
         )
     if name != name.strip():
-        raise ValueError(f"the concept's name {plain(name)!r} begins or ends with a blank")
+        raise ValueError(f"the concept's name {name!r} begins or ends with a blank")
 
     wrong = sorted({char for char in name if not char.isprintable() or char in "/\\"})
     if wrong:
         raise ValueError(
-            f"the concept's name {plain(name)!r} holds {[plain(char) for char in wrong]}: control "
+            f"the concept's name {name!r} holds {wrong}: control "
             "characters and / or \\ are not allowed"
         )
 
