@@ -92,7 +92,7 @@ class Option:
 
 def one_of(choices: Sequence[str]) -> Any:
     """Return the type of a value that is one of ``choices``, where these are known at run time."""
-    return Literal[tuple(choices)]  # type: ignore[misc]
+    return Literal[tuple(choices)]
 
 
 def choices_of(kind: Any) -> list[str]:

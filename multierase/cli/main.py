@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from jsonargparse import Namespace
+
 import multierase
 from multierase.cli.console import ConsoleHandler, print_json, say
 from multierase.cli.options import VERBS, common
@@ -164,7 +166,7 @@ def _out_of_gpu_memory(error: BaseException) -> bool:
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
-def _way_on(name: str, arguments, began: float) -> str:
+def _way_on(name: str, arguments: Namespace, began: float) -> str:
     """Say how an interrupted verb goes on, where it can."""
     if name == "erase":
         # A file's time comes from a coarser clock, which may be a little behind.

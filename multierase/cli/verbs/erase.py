@@ -18,6 +18,7 @@ from multierase.cli.requests import (
 )
 from multierase.errors import ConceptRefused, UsageError
 from multierase.increments.library import Library
+from multierase.methods import Refusal
 from multierase.prompts.concepts import Concept, require_distinct
 from multierase.training.settings import EraseSettings
 
@@ -47,11 +48,11 @@ def run_erase(arguments: Namespace) -> dict:
         progress=True,
     )
 
-    rows = [_row(result) for result in results if hasattr(result, "increment")]
+    rows = [_row(result) for result in results if not isinstance(result, Refusal)]
     refused = [
         {"concept": result.concept, "reason": result.reason}
         for result in results
-        if not hasattr(result, "increment")
+        if isinstance(result, Refusal)
     ]
     if not rows:
         raise ConceptRefused(

@@ -12,7 +12,7 @@ from multierase.cli.console import print_table, say
 from multierase.cli.requests import listed_in
 from multierase.errors import UsageError
 from multierase.evaluation.concept_sets import concept_sets
-from multierase.evaluation.experiment import Experiment
+from multierase.evaluation.experiment import Experiment, Method
 
 MOST_ROWS = 40  # of a sweep, in the table; the database and --json have all
 NEEDED = 3  # columns that a table keeps however narrow: what it is, remaining, kept
@@ -51,7 +51,7 @@ def run_sweep(arguments: Namespace) -> dict:
     from multierase.evaluation.report.rows import Rows, as_json, made
     from multierase.evaluation.sweep import all_concepts, sweep
 
-    method = "peer" if arguments.peer is not None else arguments.method
+    method: Method = "peer" if arguments.peer is not None else arguments.method
     experiment = Experiment(method=method, **_fields(arguments))
     concepts = arguments.concepts or all_concepts(experiment, arguments.sets)
     which = {name: arguments[name] for name in ("count", "seed", "listed", "events")}
