@@ -6,16 +6,16 @@ import contextlib
 import logging
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Literal, get_args
 
 import torch
 
-from multierase.errors import suggest
+from multierase.errors import DeviceError, ModelChanged, suggest
 from multierase.increments.value import Increment
 from multierase.models.model import Model
-from multierase.models.weights import Weights, acquire, release
+from multierase.models.weights import Weights, acquire, release, require_free
 from multierase.separation.changes import Changes
 from multierase.separation.crosstalk import crosstalk_of, deviations_of
 from multierase.separation.fitting import Fitting, grams_of
@@ -156,7 +156,11 @@ class Composer:
             self.erase(*concepts, strength=strength)
             yield self
         finally:
-            self.set(before)
+            try:
+                self.set(before)
+            except BaseException:
+                self.set(before)  # an interrupt just here must not leave the concepts erased
+                raise
 
     def deviations(self) -> dict[str, float]:
         """Return how far each erased concept's effect is from what its increment does alone.
@@ -176,7 +180,9 @@ class Composer:
         what is about ``i``, if there is one.
         """
         with self._lock:
-            increments = {name: self._fitting.increment(name) for name in sorted(self.increments)}
+            names = sorted(self.increments)
+            self._notice_another_base(names)
+            increments = {name: self._fitting.increment(name) for name in names}
 
         grams: dict[str, dict[str, torch.Tensor]] = {}
         for name, increment in increments.items():
@@ -196,8 +202,18 @@ class Composer:
         return table
 
     def close(self) -> None:
-        """Restore everything, and give the model free for other composers."""
-        self.restore_all()
+        """Restore everything, and give the model free for other composers.
+
+        Weights that somebody else has changed stay as they are, with a warning.
+        """
+        with self._lock:
+            try:
+                self.restore_all()
+            except (ModelChanged, DeviceError):
+                self._hold.give_back()
+                self._erased, self._unsure = {}, frozenset()
+                self._settle()
+                self._begin()
 
     def _begin(self) -> None:
         """Forget what is known of the model's weights."""
@@ -207,17 +223,28 @@ class Composer:
     def _ready(self, wanted: Mapping[str, float]) -> None:
         """Make sure that the model is the one that was composed last, and nobody else's."""
         if self._erased or self._unsure:
-            self._weights.require_untouched(self._unsure)
-            return
-        if not wanted:
-            return
-
-        self._hold = acquire(self, self._weights)
-        # With nothing erased the model was free, and may have other weights by now.
-        if self._weights.changed_since():
-            release(self, self._weights)
-            self._begin()
+            concerned = self._changed_by(wanted.keys() | self._erased.keys())
+            # Those may hold anything, because writing them was interrupted.
+            self._weights.require_untouched(concerned - self._unsure)
+        elif wanted:
+            require_free(self.model, self)
+            self._notice_another_base(wanted)
             self._hold = acquire(self, self._weights)
+
+    def _notice_another_base(self, concepts: Iterable[str]) -> None:
+        """Forget the base if it has other weights by now: with nothing erased, it was free."""
+        if self._erased or self._unsure:
+            return
+        if self._weights.changed_since(self._changed_by(concepts)):
+            self._begin()
+
+    def _changed_by(self, concepts: Iterable[str]) -> set[str]:
+        """Return the parameters that these concepts' increments change."""
+        names: set[str] = set()
+        for concept in concepts:
+            names.update(self._fitting.found(concept).deltas)
+
+        return names
 
     def _touched(self, wanted: Mapping[str, float]) -> frozenset[str]:
         """Return the parameters that have to be rebuilt."""
@@ -226,10 +253,9 @@ class Composer:
         # A solve depends on the whole set: one concept's coming or going moves what others do.
         moving = names if changed and self.solve != "sum" else changed
 
-        touched = set(self._unsure)
-        for name in moving:
-            touched.update(self._fitting.increment(name).deltas)
-        return frozenset(touched)
+        for name in sorted(moving):
+            self._fitting.increment(name)  # raises for one that does not fit
+        return self._unsure | self._changed_by(moving)
 
     def _warn_of_summed(self, wanted: Mapping[str, float]) -> None:
         """Say once for each concept what the joint solve cannot reach."""
@@ -272,17 +298,18 @@ class Composer:
 
     def _commit(self, wanted: Mapping[str, float], built: Mapping[str, torch.Tensor]) -> None:
         """Write new weights; if anything is raised, write the old ones again."""
-        before = self._erased
-        self._unsure = self._unsure | built.keys()
+        before, unsure = self._erased, self._unsure | built.keys()
+        self._hold.note(unsure | self._changed_by(before))
+        self._unsure = unsure
         try:
             for name, values in built.items():
                 self._weights.write(name, values)
             self._erased = dict(wanted)
             self._unsure = frozenset()
         except BaseException:
-            self._erased = before
+            self._erased, self._unsure = before, unsure
             # If this fails too, the parameters stay noted, and the next call rebuilds them.
-            for name, values in self._build(self._unsure, before):
+            for name, values in self._build(unsure, before):
                 self._weights.write(name, values)
             self._unsure = frozenset()
             raise
@@ -291,14 +318,10 @@ class Composer:
         """Note what is changed, or give the model free."""
         if self._unsure:
             return
-        if not self._erased:
+        if self._erased:
+            self._hold.note(self._changed_by(self._erased))
+        else:
             release(self, self._weights)
-            return
-
-        names: set[str] = set()
-        for concept in self._erased:
-            names.update(self._fitting.increment(concept).deltas)
-        self._hold.note(names)
 
 
 def _strengths(erased: Mapping[str, float]) -> dict[str, float]:

@@ -53,68 +53,100 @@ class Weights:
         """Return a parameter as it stands.
 
         Raises:
-            ModelChanged: if it is another one than before.
             DeviceError: if its values are not at hand, because they were offloaded.
+            ModelChanged: if it is another one than before.
         """
         parameter = _parameter(self.model, name)
-        known = self._parameters.setdefault(name, parameter)
-        if known is not parameter:
-            raise ModelChanged(
-                f"{name} was replaced since it was composed (other weights loaded with "
-                "assign=True, or a layer quantised or wrapped): make a new composer for the model "
-                "as it is now"
-            )
+        # Offloading replaces a parameter too, and is the better explanation.
         if parameter.is_meta:
             raise DeviceError(
                 f"{name} has no values: the model is offloaded; move it to a device before "
                 "composing, or compose before offloading it"
+            )
+        known = self._parameters.setdefault(name, parameter)
+        if known is not parameter:
+            raise ModelChanged(
+                f"{name} was replaced since it was composed (other weights loaded with "
+                "assign=True, or a layer quantised or wrapped): close() this composer, and make "
+                "a new one for the model as it is now"
             )
 
         return parameter
 
     def pristine(self, name: str) -> torch.Tensor:
         """Return the base's own values, a copy once the parameter has been changed."""
-        return self._pristine.get(name, self.parameter(name).detach())
+        if name in self._pristine:
+            return self._pristine[name]
+
+        return self.parameter(name).detach()
+
+    def watch(self, names: Iterable[str]) -> None:
+        """Notice from now on if somebody changes these parameters, which are the base's."""
+        for name in names:
+            if name not in self._stamps:
+                self._stamps[name] = _stamp(self.parameter(name))
 
     def keep(self, names: Iterable[str]) -> None:
         """Make the pristine copies of these parameters, before they are changed."""
+        names = list(names)
+        self.watch(names)
         for name in names:
             if name not in self._pristine:
-                parameter = self.parameter(name)
-                self._pristine[name] = parameter.detach().clone()
-                self._stamps[name] = _stamp(parameter)
+                self._pristine[name] = self.parameter(name).detach().clone()
 
     @torch.no_grad()
     def write(self, name: str, values: torch.Tensor) -> None:
         """Write a parameter's values, and note what was written."""
-        parameter = self._parameters[name]
+        parameter = self.parameter(name)
+        # Whoever is interrupted here must not take the values for somebody else's.
+        self._stamps.pop(name, None)
         parameter.copy_(values)
         self._stamps[name] = _stamp(parameter)
 
-    def require_untouched(self, besides: Iterable[str] = ()) -> None:
-        """Raise ``ModelChanged`` if somebody else has changed a parameter since it was written.
+    def require_untouched(self, names: Iterable[str]) -> None:
+        """Raise ``ModelChanged`` if somebody else has changed one of these parameters.
 
-        Args:
-            besides: parameters that may hold anything, because writing them was interrupted.
+        Parameters that were never looked at may hold anything.
         """
-        excused = set(besides)
-        for name, stamp in self._stamps.items():
-            parameter = self.parameter(name)
-            if name not in excused and stamp != _stamp(parameter):
+        for name in sorted(names):
+            if name in self._stamps and self._stamps[name] != _stamp(self.parameter(name)):
                 raise ModelChanged(
-                    f"{name} has other values than were composed: somebody loaded other weights "
-                    "or fused a LoRA since. Undo that (unfuse), or load the base again and make a "
-                    "new composer; fuse LoRAs before the first composition"
+                    f"{name} has other values than were composed: somebody loaded other weights, "
+                    "trained, or fused a LoRA since. close() this composer and load the base "
+                    "again; fuse LoRAs before the first composition"
                 )
 
-    def changed_since(self) -> bool:
-        """Whether any parameter is not what it was when it was last written or copied."""
+    def changed_since(self, names: Iterable[str]) -> bool:
+        """Whether the model is not what it was when it was last written or looked at.
+
+        Every parameter is looked at for changes that torch counts, which costs nothing; the values
+        of ``names`` are compared as well.
+        """
         try:
-            self.require_untouched()
+            for name, stamp in self._stamps.items():
+                if stamp.version != _version(self.parameter(name)):
+                    return True
+            self.require_untouched(names)
         except ModelChanged:
             return True
 
         return False
+
+    def give_back(self, names: Iterable[str]) -> list[str]:
+        """Write the base's own values where nobody else has written since.
+
+        Returns:
+            The parameters that somebody else has changed, which stay as they are.
+        """
+        left = []
+        for name in names:
+            try:
+                self.require_untouched([name])
+                self.write(name, self.pristine(name))
+            except (ModelChanged, DeviceError):
+                left.append(name)
+
+        return left
 
 
 class Hold:
@@ -137,15 +169,19 @@ class Hold:
         return type(None), ()
 
     def note(self, changed: Iterable[str]) -> None:
-        """Note which parameters are not the base's."""
-        self._changed = tuple(changed)
+        """Note which parameters may not be the base's."""
+        self._changed = tuple(sorted(changed))
 
     def give_back(self) -> None:
-        """Write the base's own values, for a composer that is gone."""
-        logger.warning("a composer was lost while concepts were erased: the base is restored")
-        for name in self._changed:
-            self._weights.parameter(name)
-            self._weights.write(name, self._weights.pristine(name))
+        """Write the base's own values, for a composer that is gone or gives up."""
+        left = self._weights.give_back(self._changed)
+        if left:
+            logger.warning(
+                "%d parameters were changed by somebody else while concepts were erased, and stay "
+                "as they are, first %r: load the base again to be sure of it",
+                len(left),
+                left[0],
+            )
 
 
 _LOCK = threading.RLock()
@@ -160,10 +196,6 @@ def acquire(owner: object, weights: Weights) -> Hold:
     """
     with _LOCK:
         require_free(weights.model, owner)
-        held = _hold_of(weights.model)
-        if held is not None:
-            return held
-
         hold = Hold(owner, weights)
         # On the module itself, so that both are collected together.
         _denoiser(weights.model).__dict__[_ATTRIBUTE] = hold
@@ -192,10 +224,11 @@ def require_free(model: Model, owner: object = None) -> None:
             return
         if held.owner is not None:
             raise ModelHeld(
-                "another composer has concepts erased on this model: restore_all with it first, "
-                "or use that one"
+                "concepts are erased on this model by another composer: call its restore_all() or "
+                "close() first, or use that composer"
             )
 
+        logger.warning("a composer was lost while concepts were erased: the base is restored")
         held.give_back()
         del _denoiser(model).__dict__[_ATTRIBUTE]
 
@@ -215,8 +248,8 @@ def _parameter(model: Model, name: str) -> nn.Parameter:
         parameter = None
     if not isinstance(parameter, nn.Parameter):
         raise ModelChanged(
-            f"the model has no parameter {name} any more: a layer was replaced; make a new "
-            "composer for the model as it is now"
+            f"the model has no parameter {name} any more: a layer was replaced; close() this "
+            "composer, and make a new one for the model as it is now"
         )
 
     return parameter
@@ -227,7 +260,11 @@ def _stamp(parameter: nn.Parameter) -> Stamp:
     values = parameter.detach()
     flat = values.reshape(-1).contiguous()
     # Sums of eight bytes at once are as fast as memory, and exact in any order.
-    wide = flat.numel() * flat.element_size() % 8 == 0
-    words = flat.view(torch.int64) if wide else flat.view(torch.uint8)
+    size, start = (n * flat.element_size() for n in (flat.numel(), flat.storage_offset()))
+    words = flat.view(torch.int64 if size % 8 == start % 8 == 0 else torch.uint8)
 
-    return Stamp(parameter._version, int(words.sum().item()))
+    return Stamp(_version(parameter), int(words.sum().item()))
+
+
+def _version(parameter: nn.Parameter) -> int:
+    return 0 if parameter.is_inference() else parameter._version  # those have no counter

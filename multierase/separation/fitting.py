@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Mapping
 
 import torch
@@ -31,30 +32,38 @@ class Fitting:
     """
 
     def __init__(self, owner: object, weights: Weights, increments: Mapping[str, Increment]):
-        self._owner, self._weights, self._increments = owner, weights, increments
+        self._weights, self._increments = weights, increments
+        self._owner = weakref.ref(owner)  # so that a composer is gone as soon as nobody uses it
         self._checked: dict[str, Increment] = {}
         self._kept: dict[str, Grams] = {}
         self._fingerprints: dict[str, Fingerprint] = {}  # they take longer than composing
         self._all: dict[str, tuple[tuple[str, ...], torch.Tensor]] = {}
 
     def increment(self, name: str) -> Increment:
-        """Return an increment.
+        """Return an increment that fits the model.
 
         Raises:
             UnknownConcept: if there is none of this name.
             IncrementFileError: if it belongs to another base.
         """
         if name not in self._checked:
-            if name not in self._increments:
-                here = sorted(self._increments)
-                raise UnknownConcept(
-                    f"no increment for {name!r}{suggest(name, here)}; there are {here}"
-                )
-            increment = self._increments[name]
+            increment = self.found(name)
             self._require_fits(increment)
             self._checked[name] = increment
 
         return self._checked[name]
+
+    def found(self, name: str) -> Increment:
+        """Return an increment, whether it fits or not. Raises ``UnknownConcept``."""
+        if name in self._checked:
+            return self._checked[name]
+        if name not in self._increments:
+            here = sorted(self._increments)
+            raise UnknownConcept(
+                f"no increment for {name!r}{suggest(name, here)}; there are {here}"
+            )
+
+        return self._increments[name]
 
     def transfers(
         self,
@@ -124,9 +133,10 @@ class Fitting:
         return self._kept[name]
 
     def _require_fits(self, increment: Increment) -> None:
-        require_free(self._weights.model, self._owner)
+        require_free(self._weights.model, self._owner())
         here = {n: self._weights.pristine(n) for n in increment.shapes if n in self._weights}
         new = here.keys() - self._fingerprints.keys()
+        self._weights.watch(sorted(new))
         self._fingerprints |= fingerprints(here, new)
 
         require_fits(increment, here, self._fingerprints)
