@@ -75,6 +75,8 @@ STABLE_DIFFUSION = Family(
 )
 
 FAMILIES: dict[str, Family] = {"stable-diffusion": STABLE_DIFFUSION}
+# Files of format 1 knew one family, and named its parameters without their component.
+FAMILY_OF_FORMAT_1, COMPONENT_OF_FORMAT_1 = "stable-diffusion", "unet."
 
 
 def scope_names() -> list[str]:
