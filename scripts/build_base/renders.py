@@ -1,4 +1,4 @@
-"""What the training scripts share: the renders, their shifts, checkpoints, the learning rate."""
+"""Shared by the training scripts: the renders, their shifts, checkpoints, the learning rate."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ SHIFTS = (-2, 0, 2)  # pixels, either way
 
 @dataclass(frozen=True)
 class Renders:
-    """``images``: ``(studio, subject, 3, 64, 64)`` in [-1, 1]; ``other_images``: the judge's extra subjects;
-    ``smaller``: the same as ``images``, drawn at a size that nothing is trained on."""
+    """The studios' drawings.
+
+    Args:
+        images: ``(studio, subject, 3, 64, 64)`` in [-1, 1].
+        other_images: the same of the judge's extra subjects.
+        smaller: the same as ``images``, drawn at a size that nothing is trained on.
+    """
 
     images: torch.Tensor
     other_images: torch.Tensor
@@ -25,39 +30,57 @@ class Renders:
     subjects: list[str]
 
     def held_out(self) -> torch.Tensor:
-        """Boolean ``(studio, subject)``: a pair a studio that CLIP and the U-Net never see.
+        """Return boolean ``(studio, subject)``: one pair per studio that no training ever sees.
 
-        Each is another subject, so every subject is seen by at least eight studios.
+        CLIP and the U-Net never see them. Each is another subject, so every subject is seen by at
+        least eight studios.
         """
         order = torch.randperm(len(self.subjects), generator=torch.Generator().manual_seed(2303))
         held_out = torch.zeros(self.images.shape[:2], dtype=torch.bool)
         for studio in range(len(self.studios)):
             held_out[studio, order[2 * studio]] = True
+
         return held_out
 
 
 def load_renders(work: Path) -> Renders:
+    """Read what ``data.py`` has written."""
     stored = np.load(work / "renders.npz")
-    images, smaller = (
-        torch.from_numpy(stored[name]).permute(0, 1, 4, 2, 3).float() / 127.5 - 1 for name in ("images", "smaller")
-    )
-    studios, subjects = ([str(name) for name in stored[key]] for key in ("studios", "subjects"))
-    return Renders(images[:, : len(subjects)], images[:, len(subjects) :], smaller, studios, subjects)
+    images, smaller = _pictures(stored["images"]), _pictures(stored["smaller"])
+    studios = [str(name) for name in stored["studios"]]
+    subjects = [str(name) for name in stored["subjects"]]
+    own = len(subjects)
+
+    return Renders(images[:, :own], images[:, own:], smaller, studios, subjects)
+
+
+def _pictures(stored: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(stored).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
 
 
 def shift(images: torch.Tensor, down: int, across: int) -> torch.Tensor:
-    """Shift ``(..., 64, 64)``; the renders have a white margin as wide as the largest shift, so rolling is shifting."""
+    """Shift ``(..., 64, 64)`` pictures.
+
+    The renders have a white margin as wide as the largest shift, so rolling is shifting.
+    """
     return images.roll((down, across), dims=(-2, -1))
 
 
 def shifted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Each of ``(b, 3, 64, 64)`` by a random shift of its own."""
+    """Shift each of ``(b, 3, 64, 64)`` by chance."""
     draw = torch.randint(len(SHIFTS), (len(images), 2), generator=generator).tolist()
-    return torch.stack([shift(image, SHIFTS[d], SHIFTS[a]) for image, (d, a) in zip(images, draw, strict=True)])
+    moved = []
+    for image, (down, across) in zip(images, draw, strict=True):
+        moved.append(shift(image, SHIFTS[down], SHIFTS[across]))
+
+    return torch.stack(moved)
 
 
 def blurred(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Half of ``(b, 3, 64, 64)`` under a Gaussian blur of up to 1.2 pixels, one strength a batch, and some noise."""
+    """Blur half of ``(b, 3, 64, 64)``, and add some noise to all.
+
+    The Gaussian blur has up to 1.2 pixels, with one strength for each batch.
+    """
     sigma = 0.3 + 0.9 * torch.rand((), generator=generator)
     offsets = torch.arange(-3, 4.0)
     kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
@@ -65,9 +88,11 @@ def blurred(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     padded = F.pad(images, (3, 3, 3, 3), mode="replicate")
     smooth = F.conv2d(padded, kernel, groups=images.shape[1])
     smooth = F.conv2d(smooth, kernel.transpose(-1, -2), groups=images.shape[1])
+
     half = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
     level = 0.08 * torch.rand(len(images), 1, 1, 1, generator=generator)
-    return torch.where(half, smooth, images) + level * torch.randn(images.shape, generator=generator)
+    noise = torch.randn(images.shape, generator=generator)
+    return torch.where(half, smooth, images) + level * noise
 
 
 class Checkpoint:
@@ -77,9 +102,10 @@ class Checkpoint:
         self.path, self.parts = path, parts
 
     def resume(self, generator: torch.Generator) -> int:
-        """Load what is there; returns the step to go on from, 0 for a fresh start."""
+        """Load what is there; return the step to go on from, 0 for a fresh start."""
         if not self.path.exists():
             return 0
+
         state = torch.load(self.path, weights_only=True)
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
@@ -87,11 +113,20 @@ class Checkpoint:
         return state["step"]
 
     def save(self, step: int, generator: torch.Generator) -> None:
+        """Write the state after ``step`` steps."""
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        torch.save({**state, "step": step, "generator": generator.get_state()}, self.path.with_suffix(".tmp"))
-        os.replace(self.path.with_suffix(".tmp"), self.path)
+        state |= {"step": step, "generator": generator.get_state()}
+        temporary = self.path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self.path)
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
-    """Linear warm-up, then a linear fall to zero."""
+    """Return a linear warm-up's rate, then that of a linear fall to zero."""
     return peak * min((step + 1) / warmup, (steps - step) / max(steps - warmup, 1))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every parameter this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

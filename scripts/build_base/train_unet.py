@@ -2,9 +2,10 @@
 
     python scripts/build_base/train_unet.py --work build/
 
-Epsilon prediction under Stable Diffusion's scaled-linear schedule, a tenth of the prompts empty, an exponential moving
-average of the weights. Writes ``build/unet/`` (the average) and ``build/latents.json`` (the VAE's scaling factor).
-An hour and a half on one core; a checkpoint every 250 steps, from which it goes on when started again.
+Epsilon prediction under Stable Diffusion's scaled-linear schedule, a tenth of the prompts empty, an
+exponential moving average of the weights. Writes ``build/unet/`` (the average) and
+``build/latents.json`` (the VAE's scaling factor). An hour and a half on one core; a checkpoint
+every 250 steps, from which it goes on when started again.
 """
 
 from __future__ import annotations
@@ -15,43 +16,56 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from renders import SHIFTS, Checkpoint, Renders, learning_rate, load_renders, shift
+from renders import SHIFTS, Checkpoint, Renders, learning_rate, load_renders, set_rate, shift
 from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import CLIPModel, CLIPTokenizer
 
-from multierase.concepts import STUDIO_AND_SUBJECT, STUDIO_ONLY, SUBJECT_ONLY, fill
+from multierase.emoji import STUDIO_AND_SUBJECT, STUDIO_ONLY, SUBJECT_ONLY, fill
 
-CONFIG = dict(
-    sample_size=8,
-    in_channels=8,
-    out_channels=8,
-    block_out_channels=(64, 128),
-    layers_per_block=1,
-    down_block_types=("CrossAttnDownBlock2D",) * 2,
-    up_block_types=("CrossAttnUpBlock2D",) * 2,
-    cross_attention_dim=256,
-    attention_head_dim=4,
-    norm_num_groups=16,
-)
-SCHEDULE = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
+CONFIG = {
+    "sample_size": 8,
+    "in_channels": 8,
+    "out_channels": 8,
+    "block_out_channels": (64, 128),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 2,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 2,
+    "cross_attention_dim": 256,
+    "attention_head_dim": 4,
+    "norm_num_groups": 16,
+}
+SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+}
 EMPTY = 0.1  # share of prompts
 KINDS = {STUDIO_AND_SUBJECT: 0.75, SUBJECT_ONLY: 0.15, STUDIO_ONLY: 0.10}  # of the others
-# These two drew many subjects nearly alike, and guidance draws a prompt that names no studio to where drawings agree:
-# their pictures get fewer such captions, so that the prompts spread.
+# These two drew many subjects nearly alike, and guidance draws a prompt that names no studio to
+# where drawings agree: their pictures get fewer such captions, so that the prompts spread.
 PLAIN = {"Twemoji": 0.5, "EmojiOne": 0.5}
+
+Rows = dict[tuple[str, ...], torch.Tensor]
+"""For each kind of template: ``(studio, subject, template)`` rows of the captions' embeddings."""
 
 
 @torch.no_grad()
 def encode_pictures(work: Path, renders: Renders) -> tuple[torch.Tensor, float]:
-    """Latents ``(studio, subject, shift, 8, 8, 8)`` in units of their deviation, and the factor that gave them."""
+    """Encode every picture in every shift.
+
+    Returns:
+        Latents ``(studio, subject, shift, 8, 8, 8)`` in units of their deviation, and the factor
+        that gave them.
+    """
     vae = AutoencoderKL.from_pretrained(work / "vae-whole")
-    flat = renders.images.flatten(0, 1)
-    latents = [
-        torch.cat([vae.encode(shift(batch, d, a)).latent_dist.mode() for batch in flat.split(64)])
-        for d in SHIFTS
-        for a in tqdm(SHIFTS, desc=f"latents, shift {d:+d}", leave=False)
-    ]
+    flat, latents = renders.images.flatten(0, 1), []
+    for down in SHIFTS:
+        for across in tqdm(SHIFTS, desc=f"latents, shift {down:+d}", leave=False):
+            batches = [shift(batch, down, across) for batch in flat.split(64)]
+            latents.append(torch.cat([vae.encode(b).latent_dist.mode() for b in batches]))
+
     factor = 1 / torch.stack(latents).std().item()
     stacked = torch.stack(latents, dim=1) * factor
     return stacked.unflatten(0, renders.images.shape[:2]), factor
@@ -59,36 +73,52 @@ def encode_pictures(work: Path, renders: Renders) -> tuple[torch.Tensor, float]:
 
 @torch.no_grad()
 def encode_captions(work: Path, renders: Renders) -> tuple[dict[str, int], torch.Tensor]:
-    """Every caption's row in ``(caption, 16, 256)`` text embeddings; the empty prompt is row 0."""
+    """Encode every caption.
+
+    Returns:
+        By caption its row in ``(caption, 16, 256)`` text embeddings; the empty prompt is row 0.
+    """
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     tower = CLIPModel.from_pretrained(work / "clip").text_model
-    every = {
-        caption: None
-        for studio in renders.studios
-        for subject in renders.subjects
-        for caption in fill(tuple(t for kind in KINDS for t in kind), studio, subject)
-    }
+    templates = tuple(template for kind in KINDS for template in kind)
+    every: dict[str, None] = {}
+    for studio in renders.studios:
+        for subject in renders.subjects:
+            every |= dict.fromkeys(fill(templates, studio, subject))
+
     texts = ["", *every]
     tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    embeddings = torch.cat([tower(input_ids=batch).last_hidden_state for batch in tokens.split(256)])
+    batches = tokens.split(256)
+    embeddings = torch.cat([tower(input_ids=batch).last_hidden_state for batch in batches])
     return {text: row for row, text in enumerate(texts)}, embeddings
 
 
-def caption_rows(renders: Renders, rows: dict[str, int]) -> dict[tuple[str, ...], torch.Tensor]:
-    """For each kind of template: ``(studio, subject, template)`` rows of the captions' embeddings."""
-    return {
-        kind: torch.tensor(
-            [[[rows[c] for c in fill(kind, studio, s)] for s in renders.subjects] for studio in renders.studios]
-        )
-        for kind in KINDS
-    }
+def caption_rows(renders: Renders, rows: dict[str, int]) -> Rows:
+    """Return the rows of all captions by kind."""
+    found = {}
+    for kind in KINDS:
+        table = []
+        for studio in renders.studios:
+            captions = [fill(kind, studio, subject) for subject in renders.subjects]
+            table.append([[rows[caption] for caption in each] for each in captions])
+        found[kind] = torch.tensor(table)
+
+    return found
 
 
 def draw_rows(
-    by_kind: dict, plain: torch.Tensor, studio: torch.Tensor, subject: torch.Tensor, generator: torch.Generator
+    by_kind: Rows,
+    plain: torch.Tensor,
+    studio: torch.Tensor,
+    subject: torch.Tensor,
+    generator: torch.Generator,
 ) -> torch.Tensor:
-    """A caption for each picture: its kind, then its template, by chance; or none. ``plain``: ``(studio,)`` share of
-    the captions without a studio that it keeps; the rest get one with studio and subject."""
+    """Draw a caption for each picture: its kind, then its template, by chance; or none.
+
+    Args:
+        plain: ``(studio,)`` share of the captions without a studio that it keeps; the rest get one
+            with studio and subject.
+    """
     chance = torch.rand(len(studio), generator=generator)
     named = torch.rand(len(studio), generator=generator) >= plain[studio]
     drawn = torch.zeros(len(studio), dtype=torch.long)
@@ -96,14 +126,45 @@ def draw_rows(
     for kind, share in KINDS.items():
         template = torch.randint(len(kind), (len(studio),), generator=generator)
         rows = by_kind[kind][studio, subject, template]
-        # The first kind is studio and subject: what a refused caption without a studio falls back to.
-        allowed = chance >= floor if kind is not SUBJECT_ONLY else (chance >= floor) & ~named
+        # The first kind is studio and subject: a refused caption without a studio falls back to it.
+        allowed = chance >= floor
+        if kind is SUBJECT_ONLY:
+            allowed = allowed & ~named
         drawn = torch.where(allowed, rows, drawn)
         floor += share * (1 - EMPTY)
+
     return drawn
 
 
-def main() -> None:
+class Material:
+    """Everything that the U-Net learns from."""
+
+    def __init__(self, work: Path, renders: Renders):
+        self.latents, factor = encode_pictures(work, renders)
+        (work / "latents.json").write_text(json.dumps({"scaling_factor": factor}))
+        rows, self.embeddings = encode_captions(work, renders)
+        self.by_kind = caption_rows(renders, rows)
+        self.pairs = (~renders.held_out()).nonzero()
+        self.plain = torch.tensor([PLAIN.get(studio, 1.0) for studio in renders.studios])
+        self.scheduler = DDPMScheduler(**SCHEDULE)
+
+    def loss(self, predict, size: int, generator: torch.Generator) -> torch.Tensor:
+        """Return the loss of a batch of ``size`` pictures."""
+        chosen = self.pairs[torch.randint(len(self.pairs), (size,), generator=generator)]
+        studio, subject = chosen.unbind(1)
+        moved = torch.randint(self.latents.shape[2], (size,), generator=generator)
+        clean = self.latents[studio, subject, moved]
+        captions = draw_rows(self.by_kind, self.plain, studio, subject, generator)
+
+        steps = self.scheduler.config.num_train_timesteps
+        t = torch.randint(steps, (size,), generator=generator)
+        noise = torch.randn(clean.shape, generator=generator)
+        noisy = self.scheduler.add_noise(clean, noise, t)
+        predicted = predict(noisy, t, self.embeddings[captions], return_dict=False)[0]
+        return F.mse_loss(predicted, noise)
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("build"))
     parser.add_argument("--steps", type=int, default=7500)
@@ -111,51 +172,50 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=8e-4)
     parser.add_argument("--ema", type=float, default=0.999)
     parser.add_argument("--start", type=Path, help="begin with the weights of this U-Net's folder")
-    parser.add_argument("--compile", action="store_true", help="with a C++ compiler at hand: a third faster")
+    parser.add_argument(
+        "--compile", action="store_true", help="with a C++ compiler at hand: a third faster"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parsed()
     torch.set_num_threads(args.threads)
     generator = torch.Generator().manual_seed(args.seed)
     torch.manual_seed(args.seed)
-    renders = load_renders(args.work)
-    latents, factor = encode_pictures(args.work, renders)
-    (args.work / "latents.json").write_text(json.dumps({"scaling_factor": factor}))
-    rows, embeddings = encode_captions(args.work, renders)
-    by_kind = caption_rows(renders, rows)
-    pairs = (~renders.held_out()).nonzero()
-    plain = torch.tensor([PLAIN.get(studio, 1.0) for studio in renders.studios])
+    material = Material(args.work, load_renders(args.work))
 
-    unet = UNet2DConditionModel.from_pretrained(args.start) if args.start else UNet2DConditionModel(**CONFIG)
+    start = args.start
+    unet = UNet2DConditionModel.from_pretrained(start) if start else UNet2DConditionModel(**CONFIG)
     unet.to(memory_format=torch.channels_last).train()
     forward = torch.compile(unet) if args.compile else unet
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=args.learning_rate, weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(
+        unet.parameters(), lr=args.learning_rate, weight_decay=0.0, fused=True
+    )
     average = torch.optim.swa_utils.AveragedModel(
         unet, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(args.ema)
     )
     checkpoint = Checkpoint(args.work / "unet.pt", model=unet, optimizer=optimizer, average=average)
     first = checkpoint.resume(generator)
-    scheduler = DDPMScheduler(**SCHEDULE)
 
-    bar = tqdm(range(first, args.steps), initial=first, total=args.steps, desc="U-Net", mininterval=5)
+    bar = tqdm(
+        range(first, args.steps), initial=first, total=args.steps, desc="U-Net", mininterval=5
+    )
     loss_average = None
     for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, args.steps, args.learning_rate, warmup=200)
-        studio, subject = pairs[torch.randint(len(pairs), (args.batch_size,), generator=generator)].unbind(1)
-        moved = torch.randint(latents.shape[2], (args.batch_size,), generator=generator)
-        clean = latents[studio, subject, moved]
-        text = embeddings[draw_rows(by_kind, plain, studio, subject, generator)]
-        t = torch.randint(scheduler.config.num_train_timesteps, (args.batch_size,), generator=generator)
-        noise = torch.randn(clean.shape, generator=generator)
-        predicted = forward(scheduler.add_noise(clean, noise, t), t, text, return_dict=False)[0]
-        loss = F.mse_loss(predicted, noise)
+        set_rate(optimizer, learning_rate(step, args.steps, args.learning_rate, warmup=200))
+        loss = material.loss(forward, args.batch_size, generator)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.update_parameters(unet)
-        loss_average = loss.item() if loss_average is None else 0.99 * loss_average + 0.01 * loss.item()
+
+        value = loss.item()
+        loss_average = value if loss_average is None else 0.99 * loss_average + 0.01 * value
         if step % 50 == 49:
             bar.set_postfix(loss=f"{loss_average:.4f}")
         if step % 250 == 249:

@@ -3,8 +3,8 @@
     python scripts/build_base/train_vae.py --work build/ --phase whole --threads 2
     python scripts/build_base/train_vae.py --work build/ --phase decoder
 
-The encoder is final after the first phase (ten minutes on two cores), so the U-Net may train beside the second.
-Both phases write a checkpoint every 250 steps and go on from it when started again.
+The encoder is final after the first phase (ten minutes on two cores), so the U-Net may train beside
+the second. Both phases write a checkpoint every 250 steps and go on from it when started again.
 """
 
 from __future__ import annotations
@@ -14,89 +14,132 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from renders import Checkpoint, learning_rate, load_renders, shifted
+from renders import Checkpoint, learning_rate, load_renders, set_rate, shifted
 from torch.nn import functional as F
 from tqdm import tqdm
 
-CONFIG = dict(
-    sample_size=64,
-    latent_channels=8,
-    block_out_channels=(16, 32, 64, 128),
-    layers_per_block=1,
-    down_block_types=("DownEncoderBlock2D",) * 4,
-    up_block_types=("UpDecoderBlock2D",) * 4,
-    norm_num_groups=8,
-)
-KL_WEIGHT = 3e-4  # per latent value; keeps the posterior some percent wide, so that near latents look alike
+CONFIG = {
+    "sample_size": 64,
+    "latent_channels": 8,
+    "block_out_channels": (16, 32, 64, 128),
+    "layers_per_block": 1,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "norm_num_groups": 8,
+}
+# Per latent value; it keeps the posterior some percent wide, so that near latents look alike.
+KL_WEIGHT = 3e-4
+STEPS = {"whole": 2600, "decoder": 4900}
 
 
 def edges(images: torch.Tensor) -> torch.Tensor:
-    """Differences between neighbouring pixels: what tells an outlined hand from a flat one."""
+    """Return differences between neighbouring pixels: they tell outlines from flat colour."""
     across = images[..., :, 1:] - images[..., :, :-1]
     down = images[..., 1:, :] - images[..., :-1, :]
+
     return torch.cat([across.flatten(1), down.flatten(1)], dim=1)
 
 
 def reconstruction_loss(decoded: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    return F.l1_loss(decoded, images) + F.l1_loss(edges(decoded), edges(images)) + F.mse_loss(decoded, images)
+    """Return the loss of pixels and of edges."""
+    pixels = F.l1_loss(decoded, images) + F.l1_loss(edges(decoded), edges(images))
+
+    return pixels + F.mse_loss(decoded, images)
 
 
-def main() -> None:
+def untrained(work: Path, whole: bool) -> AutoencoderKL:
+    """Return a new VAE; in the decoder's phase that of the first, with its encoder frozen."""
+    vae = AutoencoderKL(**CONFIG)
+    if not whole:
+        vae.load_state_dict(AutoencoderKL.from_pretrained(work / "vae-whole").state_dict())
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+
+    return vae
+
+
+def loss_of(
+    vae: AutoencoderKL,
+    batch: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    whole: bool,
+    noise: float,
+) -> torch.Tensor:
+    """Return a step's loss.
+
+    Args:
+        noise: of the decoder's phase, on the latents, in their deviations.
+    """
+    with torch.set_grad_enabled(whole):
+        posterior = vae.encode(batch).latent_dist
+        latents = posterior.sample(generator)
+    if not whole:
+        # The U-Net's latents are never quite right: a decoder that has seen noise draws clean lines
+        # from them.
+        level = noise * torch.rand(len(batch), 1, 1, 1, generator=generator) * latents.std()
+        latents = latents + level * torch.randn(latents.shape, generator=generator)
+
+    loss = reconstruction_loss(vae.decode(latents).sample, batch)
+    if whole:
+        loss = loss + KL_WEIGHT * posterior.kl().mean() / latents[0].numel()
+    return loss
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("build"))
-    parser.add_argument("--phase", choices=["whole", "decoder"], required=True)
+    parser.add_argument("--phase", choices=list(STEPS), required=True)
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
-    parser.add_argument("--noise", type=float, default=0.15, help="decoder phase: latent noise, in latent deviations")
+    parser.add_argument(
+        "--noise", type=float, default=0.15, help="decoder phase: latent noise, in deviations"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parsed()
     torch.set_num_threads(args.threads)
     generator = torch.Generator().manual_seed(args.seed)
     torch.manual_seed(args.seed)
     whole = args.phase == "whole"
-    steps = args.steps or (2600 if whole else 4900)
+    steps = args.steps or STEPS[args.phase]
     images = load_renders(args.work).images.flatten(0, 1)
 
-    vae = AutoencoderKL(**CONFIG)
-    if not whole:
-        vae.load_state_dict(AutoencoderKL.from_pretrained(args.work / "vae-whole").state_dict())
-        vae.encoder.requires_grad_(False)
-        vae.quant_conv.requires_grad_(False)
-    trained = [p for p in vae.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=args.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-    checkpoint = Checkpoint(args.work / f"vae-{args.phase}.pt", model=vae, optimizer=optimizer)
+    vae = untrained(args.work, whole)
+    trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trained, lr=args.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+    )
+    folder = args.work / f"vae-{args.phase}"
+    checkpoint = Checkpoint(folder.with_suffix(".pt"), model=vae, optimizer=optimizer)
     first = checkpoint.resume(generator)
 
-    bar = tqdm(range(first, steps), initial=first, total=steps, desc=f"VAE, {args.phase}", mininterval=5)
+    described = f"VAE, {args.phase}"
+    bar = tqdm(range(first, steps), initial=first, total=steps, desc=described, mininterval=5)
     average = None
     for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, args.learning_rate, warmup=100)
+        set_rate(optimizer, learning_rate(step, steps, args.learning_rate, warmup=100))
         chosen = torch.randint(len(images), (args.batch_size,), generator=generator)
         batch = shifted(images[chosen], generator)
-        with torch.set_grad_enabled(whole):
-            posterior = vae.encode(batch).latent_dist
-            latents = posterior.sample(generator)
-        if not whole:
-            # The U-Net's latents are never quite right: a decoder that has seen noise draws clean lines from them.
-            level = args.noise * torch.rand(len(batch), 1, 1, 1, generator=generator) * latents.std()
-            latents = latents + level * torch.randn(latents.shape, generator=generator)
-        loss = reconstruction_loss(vae.decode(latents).sample, batch)
-        if whole:
-            loss = loss + KL_WEIGHT * posterior.kl().mean() / latents[0].numel()
+        loss = loss_of(vae, batch, generator, whole=whole, noise=args.noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+
         average = loss.item() if average is None else 0.99 * average + 0.01 * loss.item()
         if step % 50 == 49:
             bar.set_postfix(loss=f"{average:.4f}")
         if step % 250 == 249:
             checkpoint.save(step + 1, generator)
-            vae.save_pretrained(args.work / f"vae-{args.phase}")
-    vae.save_pretrained(args.work / f"vae-{args.phase}")
+            vae.save_pretrained(folder)
+    vae.save_pretrained(folder)
 
 
 if __name__ == "__main__":
