@@ -42,7 +42,7 @@ def load_base(
 
     Raises:
         ValueError: for a dtype that is not in the list, or an architecture that is not supported.
-        WeightsFileError: for a file that is not safetensors.
+        WeightsFileError: for a file that is not safetensors, or a folder that is not whole.
         DeviceError: for a device that is not there.
         FileNotFoundError: for a path that does not exist.
     """
@@ -124,10 +124,12 @@ def _from_folder(source: str, dtype: torch.dtype) -> DiffusionPipeline:
         return StableDiffusionPipeline.from_pretrained(
             source, dtype=dtype, safety_checker=None, trust_remote_code=False
         )
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        if Path(source).is_dir():
+            raise WeightsFileError(
+                f"base {source!r} is damaged, or not complete: {error}"
+            ) from error
         raise FileNotFoundError(f"cannot load base {source!r}: {error}") from error
-    except SafetensorError as error:
-        raise WeightsFileError(f"the weights of base {source!r} are damaged: {error}") from error
 
 
 def _from_single_file(source: str, dtype: torch.dtype, config: str | None) -> DiffusionPipeline:
