@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
-from multierase.increments.value import Delta, Factors, Increment, dense, gram_factor, times
+from multierase.increments.value import (
+    Delta,
+    Factors,
+    Increment,
+    dense,
+    gram_factor,
+    squared_norm,
+    times,
+)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
 ATTEMPTS = 4  # at an error that rounding, known only afterwards, has a part in
-WIDE = 4096  # inputs of a layer from which on its square is made only if nothing smaller will do
-BLOCK = 2**24  # numbers of a product that are made at a time
+WIDE = 2048  # inputs of a layer from which on its square is made only if nothing smaller will do
+LARGE = 2**24  # numbers from which on a product of factors is not made to be measured
 
 
 def compress(increment: Increment, error: float, dtype: torch.dtype = torch.float16) -> Increment:
@@ -86,23 +94,17 @@ def _within(
 def _distance(increment: Increment, deltas: Mapping[str, Delta]) -> float:
     lost = 0.0
     for name, delta in deltas.items():
-        whole = increment.deltas[name]
-        for rows in _blocks(delta.shape):
-            difference = _rows(delta, rows) - _rows(whole, rows)
-            lost += difference.double().square().sum().item()
+        lost += _squared_distance(increment.deltas[name], delta)
 
     return math.sqrt(lost)
 
 
-def _blocks(shape: Sequence[int]) -> Iterator[slice]:
-    """Yield slices of rows, so that no large product of factors is ever made whole."""
-    height = max(BLOCK // math.prod(shape[1:]), 1)
-    for start in range(0, shape[0], height):
-        yield slice(start, start + height)
+def _squared_distance(a: Delta, b: Delta) -> float:
+    if isinstance(a, Factors) and isinstance(b, Factors) and math.prod(a.shape) > LARGE:
+        up, down = torch.cat([a.up, -b.up], dim=1), torch.cat([a.down, b.down])
+        return squared_norm(Factors(up, down))
 
-
-def _rows(delta: Delta, rows: slice) -> torch.Tensor:
-    return delta.up[rows] @ delta.down if isinstance(delta, Factors) else delta[rows]
+    return (dense(b) - dense(a)).double().square().sum().item()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ LARGEST_HEADER = 2**24  # Stable Diffusion's longest is 1 MB
 LONGEST_NAME = 512
 MOST_DIMENSIONS = 8
 LARGEST_INTEGER = 2**64  # a seed has 64 bits
+MOST_MARKS = {b"{": 2**17, b"[": 2**17, b",": 2**20}  # more of them take seconds, and gigabytes
 DEEPEST = 32  # levels of JSON: more of them overflow the stack of whoever compares or copies it
 METADATA = "__metadata__"
 CUT = "it may be cut short, damaged, or a pickle under another name"
@@ -62,6 +63,7 @@ def read_container(path: Path) -> Container:
         if length > LARGEST_HEADER:
             raise ValueError(f"its header has {length} bytes, at most {LARGEST_HEADER} are read")
         text = file.read(length)
+    _require_few(text)
 
     try:
         entries = strict_json(text.decode("utf-8"))
@@ -103,6 +105,12 @@ def require_name(name: str) -> None:
     """Raise ``ValueError`` for a name that no parameter or tensor can have."""
     if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
         raise ValueError(f"{name!r:.60} is no parameter's name")
+
+
+def _require_few(text: bytes) -> None:
+    for mark, most in MOST_MARKS.items():
+        if text.count(mark) > most:
+            raise ValueError(f"its header has more than {most} {mark.decode()!r}")
 
 
 def _require_whole(entries: dict[str, Any], room: int) -> None:

@@ -278,6 +278,8 @@ def _readers(stored: dict, base: Fingerprint) -> dict[str, str]:
 def _require_layout(header: Header) -> None:
     """Raise unless the tensors are those of the stated parameters, and nothing else."""
     shapes = header.shapes
+    if not shapes:
+        raise ValueError("it changes no parameter")
     if shapes.keys() != header.base.digests.keys():
         differing = sorted(shapes.keys() ^ header.base.digests.keys())
         raise ValueError(f"tensors and fingerprint differ in {differing[:3]}")
