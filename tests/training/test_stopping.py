@@ -1,4 +1,8 @@
-from multierase.stopping import MomentumStop
+"""The moving average that ends an erasure."""
+
+from __future__ import annotations
+
+from multierase.training.stopping import MomentumStop
 
 
 def test_stops_when_the_average_not_one_step_is_below():
