@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -506,3 +508,48 @@ def test_names_and_shapes_must_be_the_models(tiny, name, shape, message):
 
 def test_readers_are_kept_with_the_file(file):
     assert load_increment(file).readers == {A: READERS[A]}
+
+
+KILLS = """
+import os, signal, sys, time
+from pathlib import Path
+import torch
+sys.path.insert(0, sys.argv[2])
+from making import make
+from multierase import Library, load_increment, save_increment
+
+folder = Path(sys.argv[1])
+path = folder / "van-gogh.safetensors"
+both = [make(seed=seed, shape=(400, 400)) for seed in range(2)]
+save_increment(both[0], path)
+left = 0
+for number in range(20):
+    child = os.fork()
+    if child == 0:
+        while True:
+            save_increment(both[number % 2], path, overwrite=True)
+            save_increment(both[1 - number % 2], path, overwrite=True)
+    time.sleep(0.05 + 0.003 * number)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert load_increment(path) in both
+    left += len(list(folder.iterdir())) - 1
+assert list(Library(folder)) == ["Van Gogh"]
+save_increment(both[0], path, overwrite=True)
+assert [file.name for file in folder.iterdir()] == [path.name], list(folder.iterdir())
+print("left behind and collected:", left)
+"""
+
+
+@pytest.mark.slow
+def test_twenty_kills_while_saving_leave_a_whole_file(tmp_path):
+    """What they leave behind is not taken for an increment, and goes with the next save."""
+    process = subprocess.run(
+        [sys.executable, "-c", KILLS, str(tmp_path), str(HERE)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.returncode == 0, process.stderr
+    assert int(process.stdout.split(":")[1]) > 0, "no kill came while a file was being written"
