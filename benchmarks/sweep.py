@@ -40,7 +40,7 @@ from harness import Results, parser
 from multierase import Library
 from multierase.evaluation.concept_sets import SETS, Erased, concept_sets
 from multierase.evaluation.evaluator import Evaluator
-from multierase.evaluation.executors import Executor, Observed
+from multierase.evaluation.executors.executor import Executor, Observed
 from multierase.evaluation.executors.processes import Processes
 from multierase.evaluation.executors.ray import RayCluster
 from multierase.evaluation.experiment import Experiment

@@ -173,19 +173,19 @@ class UCE:
             yield
             return
 
-        erased, kept = self._concepts(concepts), self._concepts(self.kept(concepts))
-        edited = uce.edit(self.model, erased, kept, self._pairs)
+        concerned = self._concepts(self.concerned(concepts))
+        edited = uce.edit(self.model, concerned, concepts, self._pairs)
         with replaced(self.model.parameters(), edited):
             yield
 
-    def kept(self, concepts: Sequence[str]) -> list[str]:
-        """Return what is kept if these concepts are erased."""
-        kept = []
+    def concerned(self, concepts: Sequence[str]) -> list[str]:
+        """Return what is erased or kept if these concepts are erased, kind after kind."""
+        names: list[str] = []
         for kind in self.kinds:
             if set(kind) & set(concepts):
-                kept += [name for name in kind if name not in concepts]
+                names += kind
 
-        return list(dict.fromkeys(kept))
+        return list(dict.fromkeys([*names, *concepts]))
 
     def _concepts(self, names: Sequence[str]) -> list[Concept]:
         known = self.model.known_prompts

@@ -15,7 +15,7 @@ from multierase.evaluation.concept_sets import Erased, Stage
 from multierase.evaluation.database import locked
 from multierase.evaluation.erasers import peer_digest
 from multierase.evaluation.evaluator import one_thread
-from multierase.evaluation.executors import Executor, base_first
+from multierase.evaluation.executors.executor import Executor, base_first
 from multierase.evaluation.executors.processes import Processes
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.instruments import Instruments, load_instruments

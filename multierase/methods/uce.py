@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 
@@ -33,16 +33,16 @@ def produce(model: Model, order: Order) -> Iterator[Increment | Refusal]:
         concept = given.with_sentences(known)
         listed = [*known, *order.keep]
         kept = list(dict.fromkeys([*settings.keep, *not_about(listed, concept.name)]))
-        preserved = [Concept("preserved", tuple(kept))] if kept else []
+        preserved = [Concept("(preserved)", tuple(kept))] if kept else []
 
-        weights = edit(model, [concept], preserved)
+        weights = edit(model, [*preserved, concept], [concept.name])
         yield _increment(model, concept, weights, time.perf_counter() - began)
 
 
 def edit(
     model: Model,
-    erased: Sequence[Concept],
-    kept: Sequence[Concept],
+    concepts: Sequence[Concept],
+    erased: Collection[str],
     pairs: dict[str, Pair] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Solve for the weights of every parameter that reads the text alone (eq. 7).
@@ -52,8 +52,8 @@ def edit(
     the end as in the authors' first code, and ``p`` the same tokens of the kept sentences.
 
     Args:
-        erased: concepts with their sentences and contexts.
-        kept: concepts whose sentences are preserved.
+        concepts: with their sentences and contexts.
+        erased: names of those that are edited; the sentences of the others are preserved.
         pairs: by concept the tokens, kept from one call to the next.
 
     Returns:
@@ -63,10 +63,11 @@ def edit(
     cache: dict[str, Pair] = {} if pairs is None else pairs
     transfers = {}
     for stream in model.streams:
-        edits = [_pair(model, concept, stream, cache) for concept in kept]
-        both = [(old, old) for old, _ in edits]
-        both += [_pair(model, concept, stream, cache) for concept in erased]
-        transfers[stream] = _transfer(both)
+        edits = []
+        for concept in concepts:
+            old, new = _pair(model, concept, stream, cache)
+            edits.append((old, new if concept.name in erased else old))
+        transfers[stream] = _transfer(edits)
 
     weights = {}
     for name, stream in readers.items():

@@ -47,7 +47,7 @@ def print_evaluate(report: dict) -> None:
 
 def run_sweep(arguments: Namespace) -> dict:
     """Judge many sets of concepts into a database; what is in it already is not done again."""
-    from multierase.evaluation.executors import executor_of
+    from multierase.evaluation.executors.choice import executor_of
     from multierase.evaluation.report.rows import Rows, as_json, made
     from multierase.evaluation.sweep import all_concepts, sweep
 

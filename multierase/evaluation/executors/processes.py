@@ -15,7 +15,7 @@ import torch
 from multierase.errors import UsageError
 from multierase.evaluation.concept_sets import Erased
 from multierase.evaluation.evaluator import Evaluator, one_thread
-from multierase.evaluation.executors import Observed
+from multierase.evaluation.executors.executor import Observed
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.instruments import Instruments
 from multierase.evaluation.observations import Observations

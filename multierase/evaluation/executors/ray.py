@@ -18,7 +18,7 @@ import multierase
 from multierase.errors import MissingExtra, UsageError
 from multierase.evaluation.concept_sets import Erased
 from multierase.evaluation.evaluator import Evaluator
-from multierase.evaluation.executors import Observed
+from multierase.evaluation.executors.executor import Observed
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.instruments import Instruments
 from multierase.evaluation.observations import Observations

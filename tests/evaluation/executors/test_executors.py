@@ -1,7 +1,8 @@
 import pytest
 
 from multierase.errors import UsageError
-from multierase.evaluation.executors import base_first, executor_of
+from multierase.evaluation.executors.choice import executor_of
+from multierase.evaluation.executors.executor import base_first
 from multierase.evaluation.executors.processes import Processes
 from multierase.evaluation.executors.ray import RayCluster
 
