@@ -33,15 +33,15 @@ class Composer:
     The state is a set ``{concept: strength}``, never a history. Touched weights are rebuilt as
     ``cast(W0 + Σ s_i Δ_i T_i)``, summed in float32 in the order of the concepts' names from a
     pristine copy of ``W0``, and cast once. So the order of calls cannot matter; everything restored
-    gives the base bit for bit; and one restored gives bit for bit what never erasing it would have
-    given. New weights are computed and checked first, and written after. If anything is raised on
-    the way, a keyboard interrupt or a lack of memory, the weights stay what ``erased`` says.
+    gives the base bit for bit; and restoring one gives, bit for bit, the weights as if it had never
+    been erased. New weights are computed and checked first, and written after. If an error or an
+    interrupt happens on the way, the weights stay as ``erased`` says.
 
-    The ``solve`` says how increments that were trained apart are put together. ``sum``: as they
-    are, every ``T_i`` the identity. ``joint``: parameters that read the text alone are solved for
-    at once, so that each concept's own tokens move as its increment moves them, and the tokens of
-    everything kept stay. Every concept that is not erased, and the keep-list, is kept. All other
-    parameters do not read the text alone, so they are summed whatever the solve.
+    The ``solve`` says how increments that were trained apart are put together. ``sum`` adds them
+    unchanged (every ``T_i`` is the identity). ``joint``: parameters that read the text alone are
+    solved for at once, so that each concept's own tokens move as its increment moves them, and the
+    tokens of everything kept stay. Every concept that is not erased, and the keep-list, is kept.
+    All other parameters do not read the text alone, so they are summed whatever the solve.
 
     While concepts are erased, the composer holds the model: another composer is refused, and
     changes by others are noticed.
@@ -49,11 +49,11 @@ class Composer:
     Args:
         model: its weights are changed in place.
         increments: from concept name to increment, such as a ``Library``.
-        solve: ``sum`` or ``joint``; by default ``joint`` with a keep-list, and without one the
-            ``sum``, which then keeps more.
+        solve: ``sum`` or ``joint``; by default ``joint`` if there is a keep-list, else ``sum``,
+            which then keeps more.
         keep: prompts to keep, for ``joint``.
         keep_weight: weight of the kept side in ``joint``, beside all erased concepts together.
-        ridge: of ``joint``, in units of the tokens' mean variance.
+        ridge: regularisation of the joint solve, in units of the tokens' mean variance.
 
     Raises:
         ValueError: for an unknown solve, or numbers out of range.
@@ -150,7 +150,7 @@ class Composer:
 
     @contextlib.contextmanager
     def erasing(self, *concepts: str, strength: float = 1.0) -> Iterator[Composer]:
-        """Erase more concepts for the length of a block; the state before it comes back."""
+        """Erase more concepts inside a ``with`` block; return to the previous state after it."""
         before = dict(self.erased)
         try:
             self.erase(*concepts, strength=strength)
@@ -166,7 +166,7 @@ class Composer:
         """Return how far each erased concept's effect is from what its increment does alone.
 
         ``‖(ΔW − s_i Δ_i) E_i‖ / ‖s_i Δ_i E_i‖`` over the parameters that read the text alone. 0:
-        the same; 1: as if it were not there. Increments that change no such parameter, or hold no
+        the same effect as alone; 1: no effect. Increments that change no such parameter, or hold no
         Gram matrix, have none.
         """
         with self._lock:
@@ -176,8 +176,8 @@ class Composer:
         """Return ``X_ij = ‖Δ_i E_j‖ / ‖W0 E_j‖``, known before any picture is made.
 
         It says how much concept ``i``'s increment moves concept ``j``'s tokens, over the parameters
-        that read the text alone. A column ``(kept)`` says what it does to the keep-list without
-        what is about ``i``, if there is one.
+        that read the text alone. A column ``(kept)`` has its effect on the keep-list's prompts that
+        are not about ``i``, if there is a keep-list.
         """
         with self._lock:
             names = sorted(self.increments)
@@ -202,7 +202,7 @@ class Composer:
         return table
 
     def close(self) -> None:
-        """Restore everything, and give the model free for other composers.
+        """Restore everything, and release the model, so that others can use it.
 
         Weights that somebody else has changed stay as they are, with a warning.
         """
@@ -216,12 +216,12 @@ class Composer:
                 self._begin()
 
     def _begin(self) -> None:
-        """Forget what is known of the model's weights."""
+        """Discard the pristine copies and checks: take the weights as they are now."""
         self._weights = Weights(self.model)
         self._fitting = Fitting(self, self._weights, self.increments)
 
     def _ready(self, wanted: Mapping[str, float]) -> None:
-        """Make sure that the model is the one that was composed last, and nobody else's."""
+        """Check that nobody else has changed or holds the model since the last composition."""
         if self._erased or self._unsure:
             concerned = self._changed_by(wanted.keys() | self._erased.keys())
             # Those may hold anything, because writing them was interrupted.
@@ -250,7 +250,7 @@ class Composer:
         """Return the parameters that have to be rebuilt."""
         names = wanted.keys() | self._erased.keys()
         changed = {n for n in names if wanted.get(n) != self._erased.get(n)}
-        # A solve depends on the whole set: one concept's coming or going moves what others do.
+        # A solve depends on the whole set: adding or removing one concept changes it for all.
         moving = names if changed and self.solve != "sum" else changed
 
         for name in sorted(moving):
@@ -315,7 +315,7 @@ class Composer:
             raise
 
     def _settle(self) -> None:
-        """Note what is changed, or give the model free."""
+        """Note what is changed, or release the model."""
         if self._unsure:
             return
         if self._erased:

@@ -66,7 +66,7 @@ class UnknownConcept(MultieraseError, KeyError):
 
 
 class ConceptRefused(MultieraseError, ValueError):
-    """A concept that cannot be erased, because what must be kept exactly says all that it does.
+    """A concept that cannot be erased: the prompts to keep exactly use all of its directions.
 
     Attributes:
         concept: its name.

@@ -1,4 +1,4 @@
-"""Seeded pictures from a model, whatever its composer has erased."""
+"""Make pictures from seeds, with a model as it is composed now."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Encoded = Mapping[str, torch.Tensor]
 
 
 def encode(model: Model, prompts: Sequence[str], settings: SamplingSettings) -> Encoded:
-    """Encode prompts for ``generate``: to the bit as the pipeline does, in batches like these."""
+    """Encode prompts for ``generate``: the same bits as the pipeline gives for the same batch."""
     return model.pipeline_inputs(prompts, settings.guidance_scale > 1)
 
 

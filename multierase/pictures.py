@@ -123,7 +123,7 @@ def save_picture(picture: Image.Image, path: str | Path) -> None:
     """Write a picture whole or not at all, in the format that the file name says.
 
     Raises:
-        ValueError: for a name that says no format of pictures.
+        ValueError: for a file name without a picture format's suffix.
         WriteError: if the disk is full, or the folder cannot be written.
     """
     path = Path(path)

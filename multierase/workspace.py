@@ -46,7 +46,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Entangled:
-    """Two concepts of which erasing the first moves the second.
+    """A pair of concepts: erasing ``erased`` also changes ``moved``.
 
     Args:
         share: the effect on the other's tokens, as a share of the effect on its own.
@@ -65,7 +65,7 @@ class Workspace:
 
     Args:
         library: folder of increments, or a ``Library``; ``None`` for a base alone.
-        base: what ``load_base`` takes, or a model that is loaded already.
+        base: source of the base model, as for ``load_base``, or a loaded ``Model``.
         create: make the library's folder if it is not there.
         device, dtype, base_config: see ``load_base``.
         solve: ``sum`` or ``joint``, in place of the default.
@@ -125,7 +125,7 @@ class Workspace:
 
     @cached_property
     def composer(self) -> Composer:
-        """The composer of this model, with the default decided."""
+        """The composer of this model, with the default solve applied."""
         increments: Mapping[str, Increment] = self._library if self._library is not None else {}
 
         return Composer(
@@ -146,7 +146,7 @@ class Workspace:
         resume: bool = False,
         progress: bool = False,
     ) -> list[Trained | Refusal]:
-        """Make an increment for each concept, and store it in the library as soon as it is there.
+        """Make an increment for each concept, and save each as soon as it is trained.
 
         Everything that can be checked is checked before the first step. An interrupted run can be
         resumed: its checkpoint stays in the library's folder until its increments are saved.
@@ -166,7 +166,8 @@ class Workspace:
         Raises:
             AlreadyThere: for a concept that is in the library already, unless ``overwrite``.
             ModelHeld: if concepts are erased on the model now.
-            UsageError, ValueError, WriteError: for anything else that is wrong with the request.
+            UsageError, ValueError, WriteError: for an unknown method or scope, settings out of
+                range, or a folder that cannot be written.
         """
         named = as_concepts(concepts)
         self.library.check_targets([concept.name for concept in named], overwrite=overwrite)
@@ -215,7 +216,7 @@ class Workspace:
         self.composer.set(erased)
 
     def erasing(self, *concepts: str, strength: float = 1.0) -> AbstractContextManager[Composer]:
-        """Erase more concepts for the length of a block; the state before it comes back."""
+        """Erase more concepts inside a ``with`` block; return to the previous state after it."""
         return self.composer.erasing(*concepts, strength=strength)
 
     def generate(
@@ -234,7 +235,7 @@ class Workspace:
         return export_pipeline(self.model, self.composer, folder)
 
     def entangled(self, concepts: Sequence[str] | None = None) -> list[Entangled]:
-        """Return pairs of concepts of which erasing the first moves the second.
+        """Return pairs of concepts: erasing the first also changes the second.
 
         Args:
             concepts: only pairs with one of these; all by default.
@@ -272,7 +273,7 @@ class Workspace:
                 logger.warning("%s", warning)
 
     def _forget(self) -> None:
-        """Let the composer and the keep-list learn of new increments."""
+        """Make composer and keep-list again at their next use, with the new increments."""
         for name in ("composer", "keep_list"):
             self.__dict__.pop(name, None)
 

@@ -1,4 +1,4 @@
-"""Increments in fewer numbers, to a stated error."""
+"""Make an increment smaller, within a stated error."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def compress(increment: Increment, error: float, dtype: torch.dtype = torch.floa
     """Cut an increment to few numbers that lose at most ``error`` of its Frobenius norm.
 
     Parameters that read one stream all have the same input. They are cut as one stacked matrix, and
-    share its right singular vectors as ``down``; every other matrix has its own. Of all singular
-    values, those go first that carry the least for the numbers they take. Then the numbers are
+    share its right singular vectors as ``down``; every other matrix has its own. Singular values
+    that carry the least per stored number are dropped first. Then the numbers are
     rounded to ``dtype``, in which they are stored. With int8 the ``up`` factors, which are most of
     the numbers, are whole multiples of a unit for each column; ``down`` factors have the units in
     them and stay float32, and the rest is float16. Vectors and convolutions are only rounded. A

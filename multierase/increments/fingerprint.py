@@ -19,7 +19,7 @@ ROUNDING = {"float32": 1e-6, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Says of every touched parameter of a base which weights it had.
+    """Identifies the base's weights of every touched parameter.
 
     The digest says "the same bits". A base that was erased in float32 is served in float16 all the
     same, so the sketch says "the same weights, up to the rounding of a cast".

@@ -1,6 +1,6 @@
 """What an increment file says of itself, read and checked without loading a tensor.
 
-Every file is untrusted. What is wrong with one is an ``IncrementFileError`` and nothing else.
+Every file is untrusted. Anything wrong with one raises ``IncrementFileError``, and nothing else.
 """
 
 from __future__ import annotations

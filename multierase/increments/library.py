@@ -38,7 +38,7 @@ class Entry:
 class Library(Mapping[str, "Increment"]):
     """A folder of increment files: a mapping from concept names to increments.
 
-    Headers are read when the folder is looked at, tensors when an increment is asked for; both are
+    Headers are read when the folder is listed, tensors when an increment is taken; both are
     read again if the file has changed. A file that is not sound is left out, with a warning, and
     listed by ``problems``.
 

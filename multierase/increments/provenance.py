@@ -96,7 +96,7 @@ class Provenance:
     certificate: Mapping[str, Any] | None = None
 
     def derived(self, concept: str) -> Provenance:
-        """Return what is still true of a result of arithmetic: which concept it is about."""
+        """Return the provenance of a sum or a multiple: only what is still true of it."""
         return Provenance(
             concept=concept,
             prompts=self.prompts,

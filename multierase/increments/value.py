@@ -67,8 +67,8 @@ class Increment:
     """``Δ = W_erased − W_base``: what to add to a base's weights so that it forgets a concept.
 
     A value: ``+``, ``-``, ``*`` by a number and ``sum()`` give new increments, and touch no model
-    and no file. Addition is over the union of the parameters. Two increments are equal if all of
-    their numbers, their base and what they say of themselves are.
+    and no file. Addition is over the union of the parameters. Two increments are equal if
+    their numbers, base, provenance, readers and history are.
 
     Args:
         deltas: by parameter a dense float32 tensor of its shape, or ``Factors``.

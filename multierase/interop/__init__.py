@@ -1,1 +1,1 @@
-"""Out of multierase and into it: other tools' files."""
+"""Export to, and import from, files of other tools."""

@@ -33,8 +33,8 @@ class Order:
     Args:
         concepts: what to erase, each into its own increment.
         settings: for all of them.
-        keep: prompts that must not change, beside the settings' own; those about a concept are left
-            out of its list.
+        keep: more prompts that must not change; for each concept, the prompts about it are left
+            out.
         simultaneous: train each under the increments of all.
         checkpoints: folder for the state of interrupted runs; ``None`` keeps none.
         resume: go on from a checkpoint that is there.
@@ -53,7 +53,7 @@ class Order:
 class Produce(Protocol):
     """Makes increments one after another, in the order of the concepts where it can.
 
-    When the next result is asked for, the last one counts as saved, and its checkpoint is removed.
+    Save each result before you ask for the next one: then its checkpoint is removed.
     """
 
     def __call__(self, model: Model, order: Order) -> Iterator[Increment | Refusal]: ...
@@ -117,7 +117,7 @@ def erase(
     keep: Sequence[TaggedPrompt] = (),
     progress: bool = False,
 ) -> Increment:
-    """Erase ``concept`` from ``model``, and return what that changes; the model stays the same.
+    """Train an increment that erases ``concept``, and return it; the model is unchanged.
 
     Nothing is written; ``multierase.Workspace.train`` stores increments, and can be resumed.
 
@@ -132,7 +132,7 @@ def erase(
     Raises:
         ValueError: for settings out of range, an unknown scope, or a concept that the tokenizer
             cannot represent.
-        ConceptRefused: if what must be kept exactly says all that the concept does.
+        ConceptRefused: if the prompts to keep exactly use every direction that the concept uses.
         FloatingPointError: if the training diverges.
     """
     (increment,) = erase_several(
@@ -153,8 +153,8 @@ def erase_several(
 ) -> list[Increment]:
     """Erase several concepts, each into its own increment.
 
-    Where they change nothing but layers that read the text alone, they share batches: an increment
-    is that of a run of its own, up to the rounding of larger batches.
+    If the scope has only layers that read the text alone, the concepts share batches. Each
+    increment equals one that was trained alone, up to rounding.
 
     Args:
         simultaneous: train each under the increments of all instead (SepME's simultaneous

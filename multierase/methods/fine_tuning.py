@@ -1,4 +1,4 @@
-"""What ESD and SepME share: concepts are trained in runs of as many as a batch may hold."""
+"""What ESD and SepME share: concepts are grouped into runs as large as a batch allows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def produce(
             progress=order.progress,
         )
 
-        # Whoever asks for more has saved what there was.
+        # The caller saves each result before it asks for the next one.
         if path is not None:
             path.unlink(missing_ok=True)
 

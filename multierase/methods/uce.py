@@ -1,4 +1,4 @@
-"""UCE: edit what reads the text in closed form (Unified Concept Editing, arXiv 2308.14761)."""
+"""Unified Concept Editing (arXiv 2308.14761): edit what reads the text in closed form."""
 
 from __future__ import annotations
 

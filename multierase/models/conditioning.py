@@ -1,4 +1,4 @@
-"""What a model is told beside the noise: named tensors, batch first."""
+"""A model's input besides the noise: named tensors, batch first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source of weights to a model of its family."""
+"""Load a model of its family from a source of weights."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _class_name(folder: Path) -> str:
 def _require_known(kind: str, source: str) -> None:
     if kind not in PIPELINES:
         raise ValueError(
-            f"{source!r} is a {kind}, which is not supported; known are {sorted(PIPELINES)}"
+            f"{source!r} is a {kind}, which is not supported; supported: {sorted(PIPELINES)}"
         )
 
 

@@ -40,7 +40,7 @@ class Sampler(Protocol):
 
 
 class Model(abc.ABC):
-    """A frozen text-to-image model, from wherever it was loaded.
+    """A frozen text-to-image model, loaded from any source.
 
     There is one denoiser. Other weights are handed to ``predict`` for one call, or written into it
     by a composer.
@@ -167,7 +167,7 @@ class Model(abc.ABC):
 
     @property
     def known_prompts(self) -> list[TaggedPrompt]:
-        """What the model is known to be asked: ``prompts.csv`` in its folder, if it has one."""
+        """Prompts that the model is known to understand: its folder's ``prompts.csv``, if any."""
         path = Path(self.pipeline.config.get("_name_or_path", "")) / KNOWN_PROMPTS
 
         return read_prompts(path) if path.is_file() else []

@@ -1,4 +1,4 @@
-"""Prompts to text embeddings, each encoded once; and what a tokenizer cannot say."""
+"""Encode prompts to text embeddings, each once; find what a tokenizer cannot represent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 class TextEncoder:
-    """A tokenizer and its text tower: prompts to ``(b, l, d)`` text embeddings."""
+    """A tokenizer and its text tower, which encode prompts to ``(b, l, d)``."""
 
     def __init__(self, tokenizer, text_encoder):
         self.tokenizer, self.text_encoder = tokenizer, text_encoder

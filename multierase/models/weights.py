@@ -1,4 +1,4 @@
-"""The weights of a model while a composer changes them: pristine copies, and a watch over both."""
+"""The weights of a model while a composer changes them: pristine copies and checks."""
 
 from __future__ import annotations
 

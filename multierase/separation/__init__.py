@@ -1,1 +1,1 @@
-"""What belongs to a concept in a model's language, and what must not change."""
+"""Find which directions of the text belong to a concept, and which must not change."""

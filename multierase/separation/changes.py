@@ -37,8 +37,8 @@ class Changes:
     def added(self, start: torch.Tensor, parameter: str) -> torch.Tensor:
         """Return ``start`` and the changes of this parameter, in float32; ``start`` stays.
 
-        Factors, which are most of what there is, are stacked and multiplied once. So the weights
-        are gone through once, however many concepts there are.
+        Factors are stacked and multiplied once, so that one pass over the weights suffices for any
+        number of concepts.
         """
         factors: dict[str, Factors] = {}
         for concept, increment in self.active.items():

@@ -52,7 +52,7 @@ def directions(
     tolerance: float,
     ridge: float,
 ) -> Directions:
-    """Find directions along which the concept can be moved and little else moves.
+    """Find directions that change the concept and little else.
 
     A parameter that reads the text alone has the text embedding as its input. So an increment
     ``Δ = A Bᵀ`` with ``Bᵀ E = 0`` leaves the tokens ``E`` exactly as they were. On the concept's

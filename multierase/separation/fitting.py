@@ -93,9 +93,9 @@ class Fitting:
     def _others(self, active: Mapping[str, Increment], stream: str) -> list[torch.Tensor]:
         """Return the Gram matrix of all concepts that are not erased, if there are any.
 
-        A library may hold many more concepts than are erased. Whichever is less work is done: they
-        are summed, or the erased ones are taken from the sum over all, which is kept. Which it is
-        follows from the two sets, so that the bits do too.
+        A library may hold many more concepts than are erased. The cheaper way is taken: sum the
+        others, or subtract the erased from the library's total, which is kept. The two sets alone
+        decide which, so that the bits depend on nothing else.
         """
         names = tuple(sorted(self._increments))
         factors: dict[str, torch.Tensor] = {}

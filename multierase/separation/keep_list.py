@@ -66,7 +66,7 @@ class KeepList:
         """Do as ``of``, and keep the last one in ``folder``: a long list takes minutes to encode.
 
         A cache that is damaged, or belongs to other prompts, concepts or text encoders, is made
-        anew. A folder that may only be read is as good.
+        again. A read-only folder works too: the list is then made each time.
         """
         concepts = sorted(concepts)
         path, key = Path(folder) / CACHE, _key(model, prompts, concepts)

@@ -19,7 +19,7 @@ def joint_transfers(
     keep_weight: float,
     ridge: float,
 ) -> dict[str, Transfer]:
-    """Solve for ``T_i`` ``(d, d)`` with which ``Σ_i s_i Δ_i T_i`` does best what each ``Δ_i`` does.
+    """Solve for ``T_i`` ``(d, d)`` with which ``Σ_i s_i Δ_i T_i`` comes closest to each ``Δ_i``.
 
     Each increment is to move its own concept's tokens as it does alone, and all of them together
     are to do little to the kept ones. The minimum of ``Σ_i ‖ΔW E_i − s_i Δ_i E_i‖² + κ n ‖ΔW
@@ -27,8 +27,8 @@ def joint_transfers(
     ``(d, d)`` factorisation for all layers of a stream, whatever the strengths.
 
     The kept side grows with the number ``n`` of erased concepts; with a fixed weight, forty of them
-    outweigh it. The ridge stands for what no list names: without it a word in no list is taken for
-    whatever word it is nearest to.
+    outweigh it. The ridge stands for what no list names: without it an unlisted word is treated
+    like the nearest listed one.
 
     Args:
         own: by erased concept ``F`` ``(d, r)``, with ``F Fᵀ`` the Gram matrix of its tokens.
