@@ -338,8 +338,7 @@ def test_without_hard_links_it_is_asked_again(tmp_path, monkeypatch):
     assert left_in(tmp_path) == ["file.txt"]
 
 
-def test_of_several_writers_at_once_exactly_one_wins(tmp_path):
-    """Threads that meet in the body, so that all have found the name free."""
+def test_of_several_threads_that_found_the_name_free_exactly_one_wins(tmp_path):
     barrier, won = threading.Barrier(8), []
 
     def write(number: int) -> None:
