@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ def load_checkpoint(erasures: Sequence[Erasure], path: Path) -> None:
 
 
 def _read(path: Path, device: torch.device) -> list[dict[str, Any]]:
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise _damaged(path, "it is no archive of torch")  # nor a pickle of old, which is not read
     try:
         states = torch.load(path, weights_only=True, map_location=device)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -86,7 +89,7 @@ def _damaged(path: Path, reason: object) -> CheckpointError:
 def _require_same(erasure: Erasure, state: Mapping[str, Any], path: Path) -> None:
     try:
         there, here = json.loads(state["key"]), erasure.key
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
 
     differing = list(_differing(there, here, ""))

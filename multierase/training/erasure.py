@@ -91,7 +91,7 @@ class Erasure:
         )
 
     def inputs(self, batch: Batch) -> Inputs:
-        """Return the student's inputs: the prompts, their contexts if needed, the kept prompts."""
+        """Return what to ask the student: the concept's text, the null's if need be, the kept."""
         texts = [batch.text]
         if self.plan.asks_null:
             texts.append(batch.null)
@@ -177,19 +177,30 @@ class Erasure:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what ``state_dict`` gave."""
+        """Go on from what ``state_dict`` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError, RuntimeError: for a state that is none
+                of this erasure's.
+        """
         with torch.no_grad():
             for name, variable in self.student.variables.items():
                 saved = state["variables"][name]
-                if saved.shape != variable.shape:
-                    raise ValueError(f"{name} has shape {tuple(saved.shape)}")
+                _require_like(saved, variable, name)
                 variable.copy_(saved)
 
         self.optimizer.load_state_dict(state["optimizer"])
+        for name, variable in self.student.variables.items():
+            for moment in ("exp_avg", "exp_avg_sq"):
+                if variable in self.optimizer.state:
+                    _require_like(self.optimizer.state[variable][moment], variable, name)
+
         self.degree = MomentumStop(**state["degree"])
         self.correlation = MomentumStop(**state["correlation"])
         vars(self.evaluations).update(dataclasses.asdict(EvaluationCounter(**state["evaluations"])))
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        if not 0 <= self.step <= self.settings.steps:
+            raise ValueError(f"step {self.step} of {self.settings.steps}")
         self.finished = bool(state["finished"])
 
     def increment(self) -> Increment:
@@ -254,3 +265,8 @@ class Erasure:
                 f"erasing {self.concept.name!r}: the loss is {loss.item()} at step {self.step}: "
                 "lower the learning rate or use float32"
             )
+
+
+def _require_like(saved: torch.Tensor, variable: torch.Tensor, name: str) -> None:
+    if saved.shape != variable.shape or not torch.isfinite(saved).all():
+        raise ValueError(f"{name} has other shapes, or numbers that are not finite")
