@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import shutil
-import tempfile
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ from safetensors import SafetensorError
 import multierase
 from multierase.composer import Composer
 from multierase.errors import AlreadyThere, WriteError
+from multierase.files import write_text
 from multierase.models.model import Model
 
 PROVENANCE = "multierase.json"
+TEMPORARY = ".multierase-export"
 
 
 def export_pipeline(model: Model, composer: Composer, folder: str | Path) -> Path:
@@ -35,8 +39,10 @@ def export_pipeline(model: Model, composer: Composer, folder: str | Path) -> Pat
     try:
         model.pipeline.save_pretrained(temporary)
         made = json.dumps(_provenance(model, composer), indent=1, sort_keys=True)
-        (temporary / PROVENANCE).write_text(made, encoding="utf-8")
-        temporary.chmod(0o755)
+        write_text(temporary / PROVENANCE, made)
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                _flush(path)
         temporary.replace(folder)
     except (OSError, SafetensorError) as error:
         raise WriteError(f"cannot write {folder}: {error}; nothing was changed") from error
@@ -56,11 +62,42 @@ def require_empty(folder: str | Path) -> None:
 
 
 def _temporary(folder: Path) -> Path:
+    """Make a folder beside ``folder``, whose name says whose it is; it becomes ``folder``."""
+    owner = f"{socket.gethostname()[:32]}.{os.getpid()}"
+    temporary = folder.parent / f".{folder.name[:20]}.{owner}.{secrets.token_hex(8)}{TEMPORARY}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        _collect_left_over(folder.parent)
+        temporary.mkdir()
     except OSError as error:
         raise WriteError(f"cannot write into {folder.parent}: {error.strerror}") from error
+
+    return temporary
+
+
+def _collect_left_over(parent: Path) -> None:
+    """Remove the folders of exports that were killed on this machine."""
+    for path in parent.glob(f".*{TEMPORARY}"):
+        process = path.name.removesuffix(TEMPORARY).rpartition(".")[0].rpartition(".")[2]
+        here = f".{socket.gethostname()[:32]}.{process}." in path.name
+        if here and process.isdecimal() and not _alive(int(process)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's process, or no process's number
+        return True
+
+    return True
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _provenance(model: Model, composer: Composer) -> dict[str, Any]:
