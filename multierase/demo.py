@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 import multierase
@@ -37,7 +38,7 @@ STUDIOS = (FIRST, SECOND, *UNTOUCHED)
 TEMPLATE = ("{a_subject} by {studio}",)
 JUDGED_STEPS = 10  # as the shipped suites: enough for the judge, and quick
 SHOWN = ("church", "sunflower")
-SHOWN_SEED = 7
+SHOWN_SEED, SHOWN_SAMPLING = 7, SamplingSettings()
 JUDGED = emoji.SUBJECTS[::6]
 STATES = {
     "base": (),
@@ -198,13 +199,14 @@ def _observed(workspace: Workspace, progress: bool) -> dict[str, Found]:
         instruments=load_instruments(experiment, suite, workspace.model.device),
     )
     prompts = _shown_prompts()
+    seeds = [SHOWN_SEED] * len(prompts)
 
     found = {}
     for state, erased in tqdm(STATES.items(), desc="states", disable=not progress):
         workspace.set(dict.fromkeys(erased, 1.0))
         shares = by_concept(suite, evaluator.observe_now())
         found[state] = Found(
-            pictures=generate(workspace.model, prompts, [SHOWN_SEED] * len(prompts)),
+            pictures=generate(workspace.model, prompts, seeds, SHOWN_SAMPLING),
             weights=digest_tensors(workspace.model.parameters()),
             accuracy={studio: shares[studio]["value"] for studio in STUDIOS},
         )
@@ -214,7 +216,7 @@ def _observed(workspace: Workspace, progress: bool) -> dict[str, Found]:
 
 def _suite() -> Suite:
     """Return a case for each studio and subject; a subject has the same noise whoever draws it."""
-    cases = []
+    cases: list[Case] = []
     for studio in STUDIOS:
         for seed, subject in enumerate(JUDGED):
             (prompt,) = emoji.fill(TEMPLATE, studio, subject)
@@ -234,7 +236,7 @@ def _shown_prompts() -> list[str]:
     return prompts
 
 
-def _sheet(found: Mapping[str, Found]):
+def _sheet(found: Mapping[str, Found]) -> Image.Image:
     """Draw a row for each state, a column for each prompt."""
     prompts = _shown_prompts()
     pictures = torch.cat([each.pictures for each in found.values()])

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from multierase import EraseSettings
+from multierase import EraseSettings, SamplingSettings
 from multierase.demo import FIRST, SECOND, STATES, STUDIOS, UNTOUCHED, run_demo
 from multierase.errors import AlreadyThere
 
@@ -62,6 +62,8 @@ QUICK = EraseSettings(steps=1, trajectories=1, sampler_steps=2, stop_at=None)
 @pytest.fixture
 def fast(monkeypatch):
     """A demonstration that looks at one subject, in one step."""
+    monkeypatch.setattr("multierase.demo.JUDGED_STEPS", 1)
+    monkeypatch.setattr("multierase.demo.SHOWN_SAMPLING", SamplingSettings(inference_steps=1))
     monkeypatch.setattr("multierase.demo.JUDGED", ("church",))
     monkeypatch.setattr("multierase.demo.SHOWN", ("church",))
 
