@@ -25,6 +25,7 @@ from multierase.interop.pipeline import export_pipeline
 from multierase.methods import Order, Refusal, as_concepts, method_named
 from multierase.models.loading import load_base
 from multierase.models.model import Model
+from multierase.models.weights import require_free
 from multierase.prompts.concepts import Concept
 from multierase.prompts.lists import TaggedPrompt, unknown_to
 from multierase.sampling import SamplingSettings
@@ -42,6 +43,11 @@ class Trained:
 
     increment: Increment
     path: Path
+
+    @property
+    def concept(self) -> str:
+        """The concept's name."""
+        return self.increment.concept
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,7 @@ class Workspace:
             progress: show a progress bar on stderr.
 
         Returns:
-            A ``Trained`` or a ``Refusal`` for each concept.
+            A ``Trained`` or a ``Refusal`` for each concept, in their order.
 
         Raises:
             AlreadyThere: for a concept that is in the library already, unless ``overwrite``.
@@ -184,15 +190,19 @@ class Workspace:
             progress=progress,
         )
         done: list[Trained | Refusal] = []
-        for result in producer.produce(self.model, order):
-            if isinstance(result, Increment):
-                done.append(Trained(result, self.library.save(result, overwrite=overwrite)))
-            else:
-                logger.warning("refused %r: %s", result.concept, result.reason)
-                done.append(result)
+        try:
+            for result in producer.produce(self.model, order):
+                if isinstance(result, Increment):
+                    done.append(Trained(result, self.library.save(result, overwrite=overwrite)))
+                else:
+                    logger.warning("refused %r: %s", result.concept, result.reason)
+                    done.append(result)
+        finally:
+            if done:
+                self._forget()
 
-        self._forget()
-        return done
+        places = {concept.name: place for place, concept in enumerate(named)}
+        return sorted(done, key=lambda one: places[one.concept])
 
     @property
     def erased(self) -> Mapping[str, float]:
@@ -240,8 +250,10 @@ class Workspace:
         Args:
             concepts: only pairs with one of these; all by default.
         """
+        # The composer at hand may hold the model; a new one needs no keep-list for this.
+        composer = self.__dict__.get("composer") or Composer(self.model, self.library, solve="sum")
         found = []
-        for erased, moves in self.composer.crosstalk().items():
+        for erased, moves in composer.crosstalk().items():
             own = moves.get(erased, 0.0)
             for moved, move in moves.items():
                 wanted = concepts is None or {erased, moved} & set(concepts)
@@ -257,7 +269,11 @@ class Workspace:
 
         Yields:
             Each file, with what is wrong with it, or ``None``.
+
+        Raises:
+            ModelHeld: if concepts are erased on the model now.
         """
+        require_free(self.model)
         yield from self.library.problems().items()
 
         solves: tuple[Solve, ...] = ("sum", "joint")

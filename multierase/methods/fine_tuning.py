@@ -13,7 +13,7 @@ from multierase.models.weights import require_free
 from multierase.prompts.concepts import Concept
 from multierase.prompts.lists import not_about
 from multierase.training.checkpoint import checkpoint_path
-from multierase.training.loop import train
+from multierase.training.loop import require_one_run, train
 from multierase.training.plan import Objective, Plan, resolve
 from multierase.training.settings import EraseSettings
 
@@ -27,8 +27,13 @@ def produce(
         ModelHeld: if concepts are erased on the model now, so that it is not the base.
     """
     require_free(model)
-    for group in _groups(model, order):
-        plans, refusals = _resolved(model, order, group, objective)
+    # All of them first: what is wrong with the last concept is said before the first is trained.
+    groups = [_resolved(model, order, group, objective) for group in _groups(model, order)]
+    for plans, _ in groups:
+        if plans:
+            require_one_run(plans, order.simultaneous)
+
+    for plans, refusals in groups:
         yield from refusals
         if not plans:
             continue

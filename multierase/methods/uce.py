@@ -27,6 +27,9 @@ def produce(model: Model, order: Order) -> Iterator[Increment | Refusal]:
     require_free(model)
     settings = order.settings
     known = model.known_prompts if settings.known else []
+    for given in order.concepts:
+        for prompt in given.with_sentences(known).prompts:
+            model.require_representable(prompt)
 
     for given in order.concepts:
         began = time.perf_counter()
