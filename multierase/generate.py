@@ -46,7 +46,7 @@ def generate(
 
     Raises:
         ValueError: for another number of seeds than of prompts, or no prompt.
-        DeviceError: if the memory of a GPU does not suffice.
+        DeviceError: if a GPU has too little memory.
     """
     settings = settings or SamplingSettings()
     if len(prompts) != len(seeds) or not prompts:
@@ -81,7 +81,7 @@ def _batch(
         )
     except torch.OutOfMemoryError as error:
         raise DeviceError(
-            f"the GPU's memory does not suffice for {len(seeds)} pictures at a time: give a "
+            f"the GPU has too little memory for {len(seeds)} pictures at a time: give a "
             "smaller --batch_size"
         ) from error
 

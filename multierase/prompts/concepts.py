@@ -21,9 +21,7 @@ def check_name(name: object) -> str:
             at its ends, or holds control characters or separators of paths.
     """
     if not isinstance(name, str) or not name.strip():
-        raise ValueError(
-            f"a concept needs a name, given {name!r}: the empty prompt is what an erasure steers to"
-        )
+        raise ValueError(f"a concept needs a name, given {name!r}")
     if len(name) > LONGEST_NAME:
         raise ValueError(
             f"the concept's name {name[:40]!r}... has {len(name)} characters, at most "

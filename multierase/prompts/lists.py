@@ -63,8 +63,8 @@ def unknown_to(prompts: Sequence[TaggedPrompt], concept: str) -> str | None:
         return None
 
     return (
-        f"the base's list of prompts knows no concept {concept!r}{suggest(concept, known)}; if the "
-        "base does not draw it, there is nothing to erase"
+        f"the base's list of prompts has no concept {concept!r}{suggest(concept, known)}; if the "
+        "base cannot draw it, there is nothing to erase"
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from multierase.errors import WriteError
 from multierase.files import digest_tensors, replacing
@@ -78,7 +78,9 @@ class KeepList:
         try:
             _write(path, key, keep)
         except (WriteError, SafetensorError) as error:
-            logger.warning("the keep-list is not kept for the next time: %s", error)
+            logger.warning(
+                "the keep-list could not be cached, and is computed again next time: %s", error
+            )
         return keep
 
     def gram(self, stream: str, erased: Iterable[str]) -> torch.Tensor:
@@ -112,7 +114,8 @@ def _write(path: Path, key: str, keep: KeepList) -> None:
 
     metadata = {"key": key, "sha256": digest_tensors(tensors)}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        # Not save_file, which leaves a temporary file of its own behind when it is killed.
+        temporary.write_bytes(save(tensors, metadata))
 
 
 def _read(path: Path, key: str, model: Model) -> KeepList | None:

@@ -81,9 +81,7 @@ def _read(path: Path, device: torch.device) -> list[dict[str, Any]]:
 def _damaged(path: Path, reason: object) -> CheckpointError:
     first = (str(reason).splitlines() or [""])[0][:200]
 
-    return CheckpointError(
-        f"{path} is no whole checkpoint ({first}): delete the file to start over"
-    )
+    return CheckpointError(f"{path} is damaged ({first}): delete it to start over")
 
 
 def _require_same(erasure: Erasure, state: Mapping[str, Any], path: Path) -> None:

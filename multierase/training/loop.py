@@ -55,7 +55,7 @@ def train(
         ValueError: for plans that cannot share a run.
         CheckpointError: for a checkpoint that is damaged, or belongs to another run.
         FloatingPointError: if the training diverges.
-        DeviceError: if the memory of a GPU does not suffice.
+        DeviceError: if a GPU has too little memory.
     """
     require_one_run(plans, simultaneous)
     model.reset_peak_memory()
@@ -70,7 +70,7 @@ def train(
             _run(erasures, erasures if simultaneous else [], path, progress)
     except torch.OutOfMemoryError as error:
         raise DeviceError(
-            "the GPU's memory does not suffice: try a smaller --batch_size and --sampling_batch, "
+            "the GPU has too little memory: try a smaller --batch_size and --sampling_batch, "
             "--gradient_checkpointing true, or --dtype float16"
         ) from error
 
@@ -86,7 +86,9 @@ def require_one_run(plans: Sequence[Plan], simultaneous: bool) -> None:
     settings = plans[0].settings
     for plan in plans:
         if dataclasses.replace(plan.settings, keep=settings.keep) != settings:
-            raise ValueError("concepts of one run have the same settings but for what is kept")
+            raise ValueError(
+                "concepts that share a run must have the same settings, except for keep"
+            )
 
     exact = all(name in plan.readers for plan in plans for name in plan.parameters)
     if settings.gradient_checkpointing and (simultaneous or not exact):

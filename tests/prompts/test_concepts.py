@@ -40,8 +40,8 @@ def test_there_is_one_context_for_each_prompt():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"name": ""}, "the empty prompt is what an erasure steers to"),
-        ({"name": "  "}, "the empty prompt"),
+        ({"name": ""}, "a concept needs a name"),
+        ({"name": "  "}, "a concept needs a name"),
         ({"name": "a", "prompts": ("b", "")}, r"prompts \[1\] of 2 are empty"),
         ({"name": "a", "erase_from": " "}, "erase_from is empty; leave it out"),
         ({"name": "a" * 201}, "has 201 characters, at most 200 .* as its prompt"),

@@ -152,4 +152,4 @@ def test_a_cache_that_cannot_be_written_is_no_error(cached, tmp_path, caplog):
     keep, made = cached()
     assert made
     assert keep.gram("tokens", []).shape == (32, 32)
-    assert "the keep-list is not kept for the next time" in caplog.text
+    assert "the keep-list could not be cached" in caplog.text

@@ -195,7 +195,7 @@ def test_concepts_of_one_run_share_what_they_must(tiny, quick):
     with pytest.raises(ValueError, match="erase one concept at a time"):
         train(tiny, [plan_of(tiny, name, free) for name in ("Noto", "Twemoji")], "esd")
     other = dataclasses.replace(quick, eta=1.0)
-    with pytest.raises(ValueError, match="the same settings but for what is kept"):
+    with pytest.raises(ValueError, match="the same settings, except for keep"):
         train(tiny, [plan_of(tiny, "Noto", quick), plan_of(tiny, "Twemoji", other)], "esd")
     for plans in ([], [plan_of(tiny, "Noto", quick)] * 2):
         with pytest.raises(ValueError, match="give each concept once"):
