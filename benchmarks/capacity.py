@@ -130,7 +130,7 @@ def main() -> None:
                 cell = table[solve][group][count] = cell_of(now, base, own, gone)
                 print(f"{solve:8s} {group:9s} {count:3d}", cell, file=sys.stderr, flush=True)
 
-    costs = [library.header(name).provenance.cost.unet_evaluations for name in order]
+    costs = [library.header(name).provenance.cost.evaluations for name in order]
     results.finish(
         {
             "benchmark": "capacity",

@@ -187,7 +187,7 @@ class Costs:
             "kept": kept,
             "kept_subject": kept_share(now, before, others, SUBJECT),
             "harmonic_mean": harmonic_mean(remaining, kept),
-            "unet_evaluations": increment.provenance.cost.unet_evaluations,
+            "unet_evaluations": increment.provenance.cost.evaluations,
             "seconds": increment.provenance.cost.seconds,
             "erasure_degree": increment.provenance.stop.degree,
         }

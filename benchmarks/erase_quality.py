@@ -64,7 +64,7 @@ class Quality:
             "stop_reason": stop.reason,
             "steps": stop.steps,
             "erasure_degree": stop.degree,
-            "unet_evaluations": cost.unet_evaluations,
+            "unet_evaluations": cost.evaluations,
             "seconds": cost.seconds,
         }
 

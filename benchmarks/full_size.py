@@ -52,7 +52,7 @@ def measure(model: Model, scope: str, folder: Path) -> dict:
     library, erasures = Library(folder / scope, create=True), []
     for concept in CONCEPTS:
         increment, seconds = timed(lambda c=concept: erase(model, c, settings, progress=True))
-        evaluations = increment.provenance.cost.unet_evaluations
+        evaluations = increment.provenance.cost.evaluations
         size = library.save(increment).stat().st_size
         erasures.append({"unet_evaluations": evaluations, "seconds": seconds, "bytes": size})
 

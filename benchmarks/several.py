@@ -55,7 +55,7 @@ def main() -> None:
             flush=True,
         )
 
-    evaluations = [increment.provenance.cost.unet_evaluations for increment in several]
+    evaluations = [increment.provenance.cost.evaluations for increment in several]
     results.finish(
         {
             "benchmark": "several",

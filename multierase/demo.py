@@ -106,7 +106,7 @@ def run_demo(
             "restored_equals_never_erased": found[f"{FIRST} restored"].weights == never_erased,
             "all_restored_equals_base": found["all restored"].weights == found["base"].weights,
         },
-        "unet_evaluations": {name: _evaluations(headers[name]) for name in (FIRST, SECOND)},
+        "evaluations": {name: _evaluations(headers[name]) for name in (FIRST, SECOND)},
         "used_again": used_again,
         "seconds": round(time.perf_counter() - began, 1),
         "judged_pictures": len(JUDGED),
@@ -185,7 +185,7 @@ def _train(
 def _evaluations(header: Header) -> int | None:
     cost = header.provenance.cost
 
-    return None if cost is None else cost.unet_evaluations
+    return None if cost is None else cost.evaluations
 
 
 def _observed(workspace: Workspace, progress: bool) -> dict[str, Found]:

@@ -180,6 +180,7 @@ class Workspace:
         producer = method_named(method)
         self._warn_of_unknown(named)
 
+        # Checkpoints lie beside the files they become, so that --resume finds them.
         order = Order(
             concepts=named,
             settings=settings or EraseSettings(),
@@ -276,6 +277,7 @@ class Workspace:
         require_free(self.model)
         yield from self.library.problems().items()
 
+        # Each alone, and jointly with the rest of the library as what is kept.
         solves: tuple[Solve, ...] = ("sum", "joint")
         composers = [Composer(self.model, self.library, solve=solve) for solve in solves]
         for name, header in self.library.headers().items():

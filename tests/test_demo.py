@@ -76,7 +76,7 @@ def test_the_same_line_twice_uses_the_increments_again(emoji, fast, tmp_path):
     again = run_demo(emoji, tmp_path, QUICK)
     assert again["used_again"] == [FIRST, SECOND]
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-    for key in ("accuracy", "bit_exact", "unet_evaluations"):
+    for key in ("accuracy", "bit_exact", "evaluations"):
         assert again[key] == first[key]
 
 

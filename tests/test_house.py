@@ -16,10 +16,8 @@ import multierase
 
 ROOT = Path(multierase.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-# Parameter names and classes of one architecture. A count of evaluations carries the field's name.
-ARCHITECTURE = re.compile(
-    r"unet(?!_evaluations)|\battn[12]\b|StableDiffusion|stable-diffusion", re.I
-)
+# Parameter names and classes of one architecture.
+ARCHITECTURE = re.compile(r"unet|\battn[12]\b|StableDiffusion|stable-diffusion", re.I)
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 60
 
 

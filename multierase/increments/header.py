@@ -32,15 +32,13 @@ from multierase.increments.layout import (
     require_used,
 )
 from multierase.increments.provenance import Provenance, Taker, require_known
-from multierase.models.scopes import FAMILIES
+from multierase.models.scopes import COMPONENT_OF_FORMAT_1, FAMILIES, FAMILY_OF_FORMAT_1
 
 FORMAT_VERSION = 2
 READ_VERSIONS = (1, 2)
 METADATA_KEY = "multierase"
 ENTRIES = {"base", "format_version", "history", "provenance", "readers", "sha256"}
 ENTRIES_OF_BASE = {"digests", "dtype", "family", "name", "sketches"}
-FAMILY_OF_FORMAT_1 = "stable-diffusion"
-COMPONENT_OF_FORMAT_1 = "unet."
 DIGEST = re.compile(r"[0-9a-f]{8,64}")
 
 History = tuple[Mapping[str, Any], ...]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from multierase.models.scopes import FAMILIES, FAMILY_OF_FORMAT_1
+from multierase.models.scopes import EVALUATIONS_OF_FORMAT_1, FAMILIES, FAMILY_OF_FORMAT_1
 from multierase.prompts.concepts import check_name
 
 ARITHMETIC = "arithmetic"
@@ -19,13 +19,13 @@ class Cost:
     """What making it took.
 
     Args:
-        unet_evaluations: evaluations of the denoiser on one latent; a training step counts what its
+        evaluations: evaluations of the denoiser on one latent; a training step counts what its
             forward and backward cost beside a forward.
         seconds: of the training alone.
         peak_memory_mib: the GPU's, or the whole process's on the CPU.
     """
 
-    unet_evaluations: int
+    evaluations: int
     seconds: float
     peak_memory_mib: int
 
@@ -164,7 +164,7 @@ class Provenance:
             settings=settings,
             seed=take.optional("seed", int),
             version=take("version", str),
-            cost=_cost_of_format_1(take) if trained else None,
+            cost=_cost_from(take, EVALUATIONS_OF_FORMAT_1) if trained else None,
             stop=_stop_of_format_1(take) if trained else None,
             separation=_separation_of_format_1(take) if trained else None,
         )
@@ -248,14 +248,12 @@ def _part(stored: object, kind: type, where: str) -> Taker:
 
 
 def _cost(stored: object) -> Cost:
-    take = _part(stored, Cost, "cost")
-
-    return _cost_of_format_1(take)
+    return _cost_from(_part(stored, Cost, "cost"), "evaluations")
 
 
-def _cost_of_format_1(take: Taker) -> Cost:
+def _cost_from(take: Taker, evaluations: str) -> Cost:
     return Cost(
-        unet_evaluations=take("unet_evaluations", int),
+        evaluations=take(evaluations, int),
         seconds=take("seconds", float),
         peak_memory_mib=take("peak_memory_mib", int),
     )

@@ -93,6 +93,7 @@ def _pair(model: Model, concept: Concept, stream: str, cache: dict[str, Pair]) -
     key = f"{stream}/{concept.name}/{len(concept.prompts)}"
     if key not in cache:
         old, new = [], []
+        # A bare name has the empty context: its tokens become those of the empty prompt.
         for prompt, context in zip(concept.prompts, concept.contexts, strict=True):
             with_it, without = aligned(model, prompt, context, stream)
             old.append(with_it)

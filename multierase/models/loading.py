@@ -99,6 +99,7 @@ def _pipeline(source: str, dtype: torch.dtype, config: str | None) -> DiffusionP
 
 def _is_path(source: str) -> bool:
     """Tell a path from a hub id, which is ``owner/name``."""
+    # A folder on this disk comes first: a typing error must not be looked up on a hub.
     if (Path(source).expanduser() / "model_index.json").is_file():
         return True
 

@@ -168,6 +168,7 @@ class Model(abc.ABC):
     @property
     def known_prompts(self) -> list[TaggedPrompt]:
         """Prompts that the model is known to understand: its folder's ``prompts.csv``, if any."""
+        # Diffusers notes where a pipeline was loaded from; one made in memory has no folder.
         path = Path(self.pipeline.config.get("_name_or_path", "")) / KNOWN_PROMPTS
 
         return read_prompts(path) if path.is_file() else []

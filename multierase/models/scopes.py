@@ -77,6 +77,7 @@ STABLE_DIFFUSION = Family(
 FAMILIES: dict[str, Family] = {"stable-diffusion": STABLE_DIFFUSION}
 # Files of format 1 knew one family, and named its parameters without their component.
 FAMILY_OF_FORMAT_1, COMPONENT_OF_FORMAT_1 = "stable-diffusion", "unet."
+EVALUATIONS_OF_FORMAT_1 = "unet_evaluations"
 
 
 def scope_names() -> list[str]:

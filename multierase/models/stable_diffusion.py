@@ -71,6 +71,7 @@ class StableDiffusion(Model):
         if weights is None:
             output = self._unet(*inputs, return_dict=False)[0]
         else:
+            # The student's weights stand in for this one call; the frozen module stays as it is.
             own = {name.removeprefix(COMPONENT): weight for name, weight in weights.items()}
             output = torch.func.functional_call(self._unet, own, inputs, {"return_dict": False})[0]
 
@@ -93,6 +94,7 @@ class StableDiffusion(Model):
         return eps_null + scale * (eps_concept - eps_null)
 
     def pipeline_inputs(self, prompts: Sequence[str], guided: bool) -> dict[str, torch.Tensor]:
+        # Not through the cache: an eraser may have changed the text tower's own weights.
         with torch.no_grad():
             prompt, empty = self.pipeline.encode_prompt(list(prompts), self.device, 1, guided)
         inputs = {"prompt_embeds": prompt, "negative_prompt_embeds": empty}

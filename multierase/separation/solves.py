@@ -46,6 +46,7 @@ def joint_transfers(
     if lists:
         total = total + keep_weight * len(factors) * sum(lists) / len(lists)
 
+    # Positive definite unless the ridge is 0 and the lists do not span the space.
     cholesky, failed = torch.linalg.cholesky_ex(total)
     if failed:
         raise ValueError(

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 def checkpoint_path(folder: str | Path, concepts: Sequence[str]) -> Path:
     """Return where the checkpoint of a run that erases these concepts is kept."""
+    # By the concepts, so that another run never resumes from this one's state.
     digest = digest_bytes("/".join(concepts), length=8)
 
     return Path(folder) / f"{slug(concepts[0])}-{len(concepts)}-{digest}{SUFFIX}"

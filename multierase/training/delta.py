@@ -46,6 +46,7 @@ class Student:
             if readers.get(name) in bases:
                 self.down[name] = bases[readers[name]]
                 shape = shape[0], len(self.down[name])
+            # Zero, so that the first step starts from the base itself.
             self.variables[name] = torch.zeros(shape, device=model.device, requires_grad=True)
 
     @property

@@ -64,6 +64,7 @@ class Erasure:
 
         on_degree, at = self.settings.stop_on == "degree", self.settings.stop_at
         momentum = self.settings.momentum
+        # Both statistics are recorded, whichever of them ends the erasure.
         self.degree = MomentumStop(at if on_degree else None, momentum)
         # SepME's code starts the average at the first value, and does not stop at once.
         self.correlation = MomentumStop(
@@ -227,11 +228,12 @@ class Erasure:
             erase_from=concept.erase_from,
             method=self.method,
             scope=self.settings.scope,
+            # Through JSON, so that the value equals what a file gives back.
             settings=json.loads(json.dumps(dataclasses.asdict(self.settings))),
             seed=self.settings.seed,
             version=multierase.__version__,
             cost=Cost(
-                unet_evaluations=round(self.evaluations.total),
+                evaluations=round(self.evaluations.total),
                 seconds=round(self.seconds, 2),
                 peak_memory_mib=self.model.peak_memory(),
             ),

@@ -116,6 +116,7 @@ def descend(
     Raises:
         FloatingPointError: if a loss is not finite.
     """
+    # Measured once for each erasure: the cost is that of its scope and model.
     for erasure, batch in zip(erasures, batches, strict=True):
         if erasure.evaluations.step_cost == 0:
             erasure.measure_step(batch)

@@ -53,6 +53,7 @@ class Plan:
 
         One parameter that reads anything but text, or that is trained freely, moves every prompt.
         """
+        # The empty prompt and `keep` alone are exact; the listed prompts are kept in the mean.
         separated = all(self.readers.get(name) in self.directions for name in self.parameters)
 
         return self.exact if separated else ()
@@ -115,6 +116,7 @@ def resolve(
     exact = ("", *settings.keep) if settings.decouple else ()
     listed = tuple(not_about(known, concept.name))
 
+    # A scope without readers has no directions, so no overlap of tokens can refuse it.
     found = {}
     if settings.decouple:
         for stream in sorted(set(readers.values())):

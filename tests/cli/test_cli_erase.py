@@ -10,7 +10,7 @@ KEYS = {
     "stop_reason",
     "erasure_degree",
     "steps",
-    "unet_evaluations",
+    "evaluations",
     "seconds",
 }
 

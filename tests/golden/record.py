@@ -49,7 +49,7 @@ def digests_of(increment: Increment) -> dict:
     return {
         "digest": digest_tensors(tensors, length=32),
         "norm": increment.norm(),
-        "evaluations": increment.provenance.cost.unet_evaluations,
+        "evaluations": increment.provenance.cost.evaluations,
         "degree": increment.provenance.stop.degree,
     }
 
@@ -89,9 +89,7 @@ def single(model: Model) -> dict[str, tuple[Increment, dict]]:
 def several(model: Model) -> dict[str, dict]:
     """Erase two concepts in one run."""
     names = ["Fluent", "EmojiOne"]
-    under = EraseSettings(
-        regularizer="l1", known=False, schedule="frozen", keep=("Noto",), **SHORT
-    )
+    under = EraseSettings(regularizer="l1", known=False, schedule="frozen", keep=("Noto",), **SHORT)
     found = {}
     for increment in erase_several(model, names, under, method="sepme", simultaneous=True):
         found[f"correlation, simultaneous {increment.concept}"] = digests_of(increment)

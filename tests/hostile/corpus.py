@@ -36,7 +36,7 @@ def factored() -> tuple[Body, Arrays]:
     body = body_of(NAME, {K: (6, 4), V: (6, 4), Q: (5, 3)})
     body["history"] = [{"step": "renamed", "from": "y"}]
     body["provenance"] |= {
-        "cost": {"unet_evaluations": 9, "seconds": 1.5, "peak_memory_mib": 7},
+        "cost": {"evaluations": 9, "seconds": 1.5, "peak_memory_mib": 7},
         "stop": {"reason": "erased", "steps": 2, "degree": 0.5, "degrees": [1.0, 0.5]},
         "separation": {
             "kept_exactly": [""],

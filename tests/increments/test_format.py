@@ -56,7 +56,7 @@ def test_golden_bytes_of_version_2(tmp_path):
         "base": base_of(weights),
         "provenance": provenance_of(
             "Dalí",
-            cost={"unet_evaluations": 9, "seconds": 1.5, "peak_memory_mib": 7},
+            cost={"evaluations": 9, "seconds": 1.5, "peak_memory_mib": 7},
             stop={"reason": "erased", "steps": 2, "degree": 0.5, "degrees": [1.0, 0.5]},
             separation={
                 "kept_exactly": [""],
@@ -173,7 +173,7 @@ def test_files_of_the_first_version_load_as_it_loaded_them(kind):
         info["erasure_degree"],
         info["erasure_degrees"],
     )
-    assert made.cost.unet_evaluations == info["unet_evaluations"]
+    assert made.cost.evaluations == info["unet_evaluations"]
     assert list(made.separation.kept_exactly) == info["decoupled_from"]["exactly"]
     assert made.separation.directions["tokens"]["rank"] == info["rank"]
     compression = info.get("compression")

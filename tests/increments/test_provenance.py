@@ -40,7 +40,7 @@ OF_WRONG_TYPE = {
     "settings": [None, [], "a"],
     "seed": [1.5, "1", True],
     "version": [None, 2],
-    "cost": [1, {}, {"unet_evaluations": 1.5, "seconds": 1, "peak_memory_mib": 1}],
+    "cost": [1, {}, {"evaluations": 1.5, "seconds": 1, "peak_memory_mib": 1}],
     "stop": [
         "erased",
         {"reason": "x", "steps": 1, "degree": "1", "degrees": []},

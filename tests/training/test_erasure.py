@@ -91,12 +91,12 @@ def test_the_correlation_is_the_students_own(tiny, quick, scope, decouple, conce
 def test_the_students_own_context_is_asked_where_nothing_keeps_it(tiny, quick):
     free = dataclasses.replace(quick, decouple=False)
     spent = {
-        method: erase(tiny, "Noto", free, method=method).provenance.cost.unet_evaluations
+        method: erase(tiny, "Noto", free, method=method).provenance.cost.evaluations
         for method in ("esd", "sepme")
     }
     assert spent["sepme"] > spent["esd"]
     kept = {
-        method: erase(tiny, "Noto", quick, method=method).provenance.cost.unet_evaluations
+        method: erase(tiny, "Noto", quick, method=method).provenance.cost.evaluations
         for method in ("esd", "sepme")
     }
     assert kept["sepme"] == kept["esd"]
@@ -186,7 +186,7 @@ def test_evaluations_are_counted(tiny):
     )
     examples = erasure_of(tiny, "Noto", settings).examples
     stops = torch.cat([examples.draw(step)[1] for step in range(2)])
-    spent = erase(tiny, "Noto", settings).provenance.cost.unet_evaluations
+    spent = erase(tiny, "Noto", settings).provenance.cost.evaluations
     trained = spent - 2 * int(stops.sum()) - 2 * len(stops)
     # Forward and backward of a strict step: about two forwards a latent.
     assert 1.7 * 6 <= trained <= 2.3 * 6

@@ -100,7 +100,7 @@ def test_the_pool_is_all_points_of_guided_trajectories_and_its_cost_is_theirs(em
         torch.testing.assert_close(here.target, target, atol=1e-3, rtol=1e-3)
         x_t = sampler.step(eps_n + 3.0 * (eps_c - eps_n), index, x_t)
 
-    spent = erase(emoji, concept, settings).provenance.cost.unet_evaluations
+    spent = erase(emoji, concept, settings).provenance.cost.evaluations
     assert 40 + 40 * 1.7 <= spent <= 40 + 40 * 2.3
 
 

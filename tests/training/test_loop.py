@@ -51,7 +51,7 @@ def test_gradient_checkpointing_computes_again_what_it_does_not_keep(tiny, quick
     settings = dataclasses.replace(quick, gradient_checkpointing=True)
     again = erase(tiny, "Noto", settings)
     assert all(torch.equal(kept.dense(name), again.dense(name)) for name in kept.deltas)
-    assert again.provenance.cost.unet_evaluations > kept.provenance.cost.unet_evaluations
+    assert again.provenance.cost.evaluations > kept.provenance.cost.evaluations
     modules = tiny.pipeline.unet.modules()
     assert not any(getattr(module, "gradient_checkpointing", False) for module in modules)
 
@@ -141,8 +141,8 @@ def test_several_in_one_batch_are_those_of_runs_of_their_own(emoji, schedule):
         alone = erase(emoji, name, settings, keep=keep)
         assert apart(alone, one) < 1e-3
         assert one.provenance.separation == alone.provenance.separation
-        spent = one.provenance.cost.unet_evaluations
-        assert spent == alone.provenance.cost.unet_evaluations
+        spent = one.provenance.cost.evaluations
+        assert spent == alone.provenance.cost.evaluations
     kept = [increment.provenance.separation.kept_exactly for increment in several]
     assert kept == [("", "a whale by Noto"), ("",), ("",)]
 

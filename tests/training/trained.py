@@ -31,9 +31,7 @@ def assert_same_bits(one: Increment, other: Increment) -> None:
     provenances = [
         dataclasses.replace(increment.provenance, cost=cost) for increment in (one, other)
     ]
-    same_evaluations = (
-        one.provenance.cost.unet_evaluations == other.provenance.cost.unet_evaluations
-    )
+    same_evaluations = one.provenance.cost.evaluations == other.provenance.cost.evaluations
     assert same_evaluations
     assert dataclasses.replace(one, provenance=provenances[0]) == dataclasses.replace(
         other, provenance=provenances[1]

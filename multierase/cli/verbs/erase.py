@@ -67,7 +67,7 @@ def run_erase(arguments: Namespace) -> dict:
 
 def print_erase(report: dict) -> None:
     rows = report.get("increments", [report])
-    keys = ("steps", "erasure_degree", "stop_reason", "unet_evaluations", "seconds")
+    keys = ("steps", "erasure_degree", "stop_reason", "evaluations", "seconds")
     cells = [(row["concept"], Path(row["file"]).name, *(row[key] for key in keys)) for row in rows]
     print_table(f"increments in {Path(rows[0]['file']).parent}", COLUMNS, cells)
 
@@ -109,7 +109,7 @@ def _row(trained: Trained) -> dict:
         "stop_reason": made.stop and made.stop.reason,
         "erasure_degree": made.stop and made.stop.degree,
         "steps": made.stop and made.stop.steps,
-        "unet_evaluations": made.cost and made.cost.unet_evaluations,
+        "evaluations": made.cost and made.cost.evaluations,
         "seconds": made.cost and made.cost.seconds,
     }
 

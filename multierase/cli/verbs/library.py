@@ -43,7 +43,7 @@ def print_ls(report: dict) -> None:
             row["erasure_degree"],
             row["stop_reason"],
             row["bytes"] / 1e3,
-            row["unet_evaluations"],
+            row["evaluations"],
             row["base"],
         )
         for row in rows
@@ -62,7 +62,7 @@ def _row(header: Header) -> dict[str, Any]:
         "stop_reason": made.stop and made.stop.reason,
         "erasure_degree": made.stop and made.stop.degree,
         "steps": made.stop and made.stop.steps,
-        "unet_evaluations": made.cost and made.cost.unet_evaluations,
+        "evaluations": made.cost and made.cost.evaluations,
         "base": header.base.name,
         "bytes": header.bytes,
     }
@@ -116,7 +116,7 @@ def _results(report: dict) -> list[tuple[str, object]]:
         ("steps taken", report["steps"]),
         ("stopped by", report["stop_reason"]),
         ("erasure degree", _curve(report["stop"])),
-        ("evaluations", cost.get("unet_evaluations")),
+        ("evaluations", cost.get("evaluations")),
         ("seconds", cost.get("seconds")),
         ("peak memory, MiB", cost.get("peak_memory_mib")),
         ("kept exactly", _listed([repr(prompt) for prompt in separation.get("kept_exactly", [])])),
