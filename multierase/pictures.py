@@ -80,12 +80,10 @@ def matrix_picture(table: Mapping[str, Mapping[str, float]], title: str) -> Imag
     axes = figure.add_subplot()
     axes.imshow(values, cmap="magma_r", vmin=0, vmax=1, aspect="auto")
 
-    # A name is shown as it is written: a dollar sign does not begin a formula.
-    names = [plain(column).replace("$", r"\$") for column in columns]
-    rows = [plain(row).replace("$", r"\$") for row in table]
+    names = [_literal(column) for column in columns]
     axes.set_xticks(range(len(columns)), names, rotation=45, ha="right")
-    axes.set_yticks(range(len(values)), rows)
-    figure.suptitle(title, fontsize=10, wrap=True)
+    axes.set_yticks(range(len(values)), [_literal(row) for row in table])
+    figure.suptitle(_literal(title), fontsize=10, wrap=True)
     for i, row in enumerate(values):
         for j, value in enumerate(row):
             color = "white" if value > 0.5 else "black"
@@ -133,6 +131,11 @@ def save_picture(picture: Image.Image, path: str | Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(data.getvalue())
+
+
+def _literal(name: str) -> str:
+    """Return a name as it is written: a dollar sign does not begin a formula."""
+    return plain(name).replace("$", r"\$")
 
 
 def _wrap(label: str, width: int, font: Font) -> str:
