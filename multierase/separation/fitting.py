@@ -36,6 +36,7 @@ class Fitting:
         self._owner = weakref.ref(owner)  # so that a composer is gone as soon as nobody uses it
         self._checked: dict[str, Increment] = {}
         self._kept: dict[str, Grams] = {}
+        self._base: dict[str, torch.Tensor] = {}  # parameters that were looked at
         self._fingerprints: dict[str, Fingerprint] = {}  # they take longer than composing
         self._all: dict[str, tuple[tuple[str, ...], torch.Tensor]] = {}
 
@@ -97,7 +98,8 @@ class Fitting:
         others, or subtract the erased from the library's total, which is kept. The two sets alone
         decide which, so that the bits depend on nothing else.
         """
-        names = tuple(sorted(self._increments))
+        # A library reads its folder for each look; sorting a mapping would ask for its length too.
+        names = tuple(sorted(iter(self._increments)))
         factors: dict[str, torch.Tensor] = {}
         for name in names:
             grams = active[name].grams if name in active else self._kept_grams(name)
@@ -127,23 +129,20 @@ class Fitting:
             try:
                 self._kept[name] = grams_of(self.increment(name))
             except (ValueError, KeyError, FileNotFoundError) as error:
-                logger.warning(
-                    "the joint solve does not protect %r, whose increment cannot be used: %s",
-                    name,
-                    error,
-                )
+                logger.warning("the tokens of %r are not kept: %s", name, error)
                 self._kept[name] = {}
 
         return self._kept[name]
 
     def _require_fits(self, increment: Increment) -> None:
         require_free(self._weights.model, self._owner())
-        here = {n: self._weights.pristine(n) for n in increment.shapes if n in self._weights}
-        new = here.keys() - self._fingerprints.keys()
+        names = {name for name in increment.shapes if name in self._weights}
+        new = {name: self._weights.pristine(name) for name in names - self._base.keys()}
         self._weights.watch(sorted(new))
-        self._fingerprints |= fingerprints(here, new)
+        self._fingerprints |= fingerprints(new, new)
+        self._base |= new
 
-        require_fits(increment, here, self._fingerprints)
+        require_fits(increment, self._base, self._fingerprints)
 
 
 def grams_of(increment: Increment) -> Grams:
@@ -155,8 +154,8 @@ def grams_of(increment: Increment) -> Grams:
     missing = set(increment.readers.values()) - increment.grams.keys()
     if missing or not increment.grams:
         raise IncrementFileError(
-            f"increment {increment.concept!r} has no Gram matrix of its concept's tokens, "
-            "which the joint solve needs: erase it again, or compose with "
+            f"increment {increment.concept!r} holds no Gram matrix of its concept's tokens, "
+            "without which concepts cannot be told apart: erase it again, or compose with "
             "solve='sum'"
         )
 
