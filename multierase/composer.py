@@ -6,13 +6,13 @@ import contextlib
 import logging
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Literal, get_args
 
 import torch
 
-from multierase.errors import DeviceError, ModelChanged, suggest
+from multierase.errors import DeviceError, IncrementFileError, ModelChanged, suggest
 from multierase.increments.value import Increment
 from multierase.models.model import Model
 from multierase.models.weights import Weights, acquire, release, require_free
@@ -180,9 +180,9 @@ class Composer:
         are not about ``i``, if there is a keep-list.
         """
         with self._lock:
-            names = sorted(self.increments)
-            self._notice_another_base(names)
-            increments = {name: self._fitting.increment(name) for name in names}
+            whole = self._usable(sorted(self.increments), self._fitting.found)
+            self._notice_another_base(whole)
+            increments = self._usable(whole, self._fitting.increment)
 
         grams: dict[str, dict[str, torch.Tensor]] = {}
         for name, increment in increments.items():
@@ -200,6 +200,21 @@ class Composer:
             table[name] = crosstalk_of(increment, {**grams, **kept}, self._weights.pristine)
 
         return table
+
+    def _usable(
+        self, names: Iterable[str], look_up: Callable[[str], Increment]
+    ) -> dict[str, Increment]:
+        """Return the increments that can be looked up; one odd file must not hide the others."""
+        increments = {}
+        for name in names:
+            try:
+                increments[name] = look_up(name)
+                grams_of(increments[name])
+            except IncrementFileError as error:
+                increments.pop(name, None)
+                logger.warning("%r is left out of the cross-talk: %s", name, error)
+
+        return increments
 
     def close(self) -> None:
         """Restore everything, and release the model, so that others can use it.
@@ -287,8 +302,7 @@ class Composer:
 
         for name in sorted(touched):
             pristine = self._weights.pristine(name)
-            with torch.no_grad():
-                values = changes.added(pristine.float(), name).to(pristine.dtype)
+            values = changes.added(pristine.float(), name).to(pristine.dtype)
             _require_finite(values, name, wanted)
             yield name, values
 

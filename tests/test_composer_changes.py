@@ -332,3 +332,14 @@ def test_two_composers_in_two_threads_never_mix(tiny, increments):
         thread.join()
     assert failures == []
     assert_bits(tiny, base)
+
+
+def test_parameters_that_somebody_trains_are_composed_without_gradients(tiny, composer, reader):
+    base = snapshot(tiny)
+    tiny.parameters()[reader].requires_grad_(True)
+    composer.erase("dali")
+    parameter = tiny.parameters()[reader]
+    assert parameter.is_leaf
+    assert parameter.grad is None
+    composer.restore_all()
+    assert_bits(tiny, base)

@@ -107,6 +107,7 @@ def some_call(composer: Composer, chance: random.Random):
 
 def assert_true_to_its_word(composer, base, expected, chance):
     """The weights are those of ``erased``, and everything can be restored."""
+    assert torch.is_grad_enabled()
     assert_bits(composer.model, expected[dict(composer.erased)])
     if chance.random() < 0.3:
         composer.restore_all()

@@ -94,13 +94,13 @@ class Weights:
             if name not in self._pristine:
                 self._pristine[name] = self.parameter(name).detach().clone()
 
-    @torch.no_grad()
     def write(self, name: str, values: torch.Tensor) -> None:
         """Write a parameter's values, and note what was written."""
         parameter = self.parameter(name)
         # Whoever is interrupted here must not take the values for somebody else's.
         self._stamps.pop(name, None)
-        parameter.copy_(values)
+        # Detached, and not under no_grad: an interrupt may leave torch without gradients for good.
+        parameter.detach().copy_(values.detach())
         self._stamps[name] = _stamp(parameter)
 
     def require_untouched(self, names: Iterable[str]) -> None:
@@ -255,7 +255,6 @@ def _parameter(model: Model, name: str) -> nn.Parameter:
     return parameter
 
 
-@torch.no_grad()
 def _stamp(parameter: nn.Parameter) -> Stamp:
     values = parameter.detach()
     flat = values.reshape(-1).contiguous()

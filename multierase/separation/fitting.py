@@ -129,7 +129,11 @@ class Fitting:
             try:
                 self._kept[name] = grams_of(self.increment(name))
             except (ValueError, KeyError, FileNotFoundError) as error:
-                logger.warning("the tokens of %r are not kept: %s", name, error)
+                logger.warning(
+                    "the joint solve does not protect %r, whose increment cannot be used: %s",
+                    name,
+                    error,
+                )
                 self._kept[name] = {}
 
         return self._kept[name]
@@ -154,8 +158,8 @@ def grams_of(increment: Increment) -> Grams:
     missing = set(increment.readers.values()) - increment.grams.keys()
     if missing or not increment.grams:
         raise IncrementFileError(
-            f"increment {increment.concept!r} holds no Gram matrix of its concept's tokens, "
-            "without which concepts cannot be told apart: erase it again, or compose with "
+            f"increment {increment.concept!r} has no Gram matrix of its concept's tokens, "
+            "which the joint solve needs: erase it again, or compose with "
             "solve='sum'"
         )
 

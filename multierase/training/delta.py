@@ -51,7 +51,7 @@ class Student:
 
     @property
     def reads_text_alone(self) -> bool:
-        """Whether all of its weights do, so that several students can share one batch."""
+        """Whether all of its weights read text alone, so that students can share a batch."""
         return all(name in self.readers for name in self.variables)
 
     def moved(self, name: str, text: torch.Tensor) -> torch.Tensor:
@@ -97,7 +97,7 @@ def together(students: Sequence[Student]) -> dict[str, torch.Tensor]:
 def side_by_side(students: Sequence[Student], sizes: Sequence[int]) -> Iterator[None]:
     """Let every student have its own samples of one batch, ``sizes`` of them in turn.
 
-    Layers that read the text alone are all that differs by sample, and they say ``W e + Δ e``:
+    Samples differ only in layers that read the text alone. These compute ``W e + Δ e``:
     ``Δ e`` is added in float32 to what the frozen layer says, whatever its dtype. Students that
     change other weights cannot share a batch.
     """

@@ -92,7 +92,7 @@ class Erasure:
         )
 
     def inputs(self, batch: Batch) -> Inputs:
-        """Return what to ask the student: the concept's text, the null's if need be, the kept."""
+        """Return the student's inputs: the prompts, their contexts if needed, the kept prompts."""
         texts = [batch.text]
         if self.plan.asks_null:
             texts.append(batch.null)

@@ -78,10 +78,10 @@ class Examples:
 
     @torch.no_grad()
     def _sample_pool(self) -> Batch:
-        """Sample whole trajectories, of as many prompts as there are.
+        """Sample whole trajectories, spread over all prompts.
 
-        They are guided away from each prompt's context, which stands for the empty prompt. So the
-        two predictions that guide are the two that the target is made of.
+        They are guided away from each prompt's context, which stands for the empty prompt. So
+        guidance and target use the same two predictions.
         """
         settings, generator = self.settings, self._generator("pool")
         order = torch.randperm(len(self.concept.prompts), generator=generator)
@@ -152,7 +152,7 @@ class Examples:
         eps_concept: torch.Tensor,
         eps_null: torch.Tensor,
     ) -> Batch:
-        """Ask the base what else is needed: for the anchor, and for what is kept."""
+        """Add the base's predictions for the anchor and for the prompts to keep."""
         text, context = self._texts(choices)
         anchor, erase_from = self.concept.target_prompt, self.concept.erase_from
         eps_anchor = self._predict(x_t, t, self._same(anchor, x_t)) if anchor else eps_null

@@ -1,4 +1,4 @@
-"""What is asked of an erasure, resolved once: sentences, contexts, keep-lists, directions."""
+"""The request for an erasure, resolved once: sentences, contexts, keep-lists, directions."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def resolve(
     Raises:
         ValueError: for a scope that the model does not have, or a prompt that its tokenizer cannot
             represent.
-        ConceptRefused: if what must be kept exactly says all that the concept does.
+        ConceptRefused: if the prompts to keep exactly use every direction that the concept uses.
     """
     known = model.known_prompts if settings.known else []
     concept = concept.with_sentences(known)

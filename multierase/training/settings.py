@@ -23,9 +23,9 @@ class EraseSettings:
         scope: which weights may change; each family of models has its own list.
         schedule: where the latents ``x_t`` come from. ``pooled``: from every point of a few
             trajectories of the frozen base, whose guidance has made the predictions that the target
-            needs; the points are used again and again. ``frozen`` (the authors' later code): each
-            from a trajectory of its own, of which nothing else is used. ``student`` (the paper):
-            the same, sampled from the erased model itself.
+            needs; the points are used again and again. ``frozen`` (the authors' later code):
+            from a new trajectory for every latent, whose other points are not used. ``student``
+            (the paper): the same, sampled from the erased model itself.
         trajectories: number of trajectories of the pooled schedule, with ``sampler_steps`` points
             each. These two bound the memory of the pool.
         eta: strength of the negative guidance, the paper's ``η``.
@@ -35,13 +35,14 @@ class EraseSettings:
             step moves the concept's tokens by about as much.
         free_learning_rate: Adam's learning rate for all other weights; by default half a percent of
             each tensor's root mean square.
-        stop_at: end once the moving average of ``stop_on`` has fallen to this; null for all steps.
+        stop_at: stop when the moving average of ``stop_on`` is at or below this; null takes all
+            steps.
         stop_on: the erasure ``degree``, which has no unit, or, as in SepME, the ``correlation``
             itself, whose scale is the model's.
         momentum: momentum of the moving average of ``stop_on``.
         sampler_steps: DDIM steps of a whole trajectory; a latent is taken from a random one.
         sampling_batch: latents sampled at once, and trained on at once where several concepts share
-            a run; it bounds the memory.
+            a run; a smaller value needs less memory.
         guidance_scale: guidance of the sampling that makes the latents.
         gradient_checkpointing: keep few activations of a training step and compute the rest again.
             It costs about one more evaluation a step, for a large model on a small GPU.
@@ -55,8 +56,8 @@ class EraseSettings:
         keep_weight: weight of a second loss, which holds predictions for prompts drawn from
             ``keep`` and the known ones to the base's, on the same latents.
         known: use the prompts that the base's own folder lists in ``prompts.csv``, if it does.
-            Sentences about a concept that is given by its name alone are erased with it, and the
-            rest is to change as little as can be.
+            Sentences about a concept that is given by its name alone are erased with it, and
+            all other listed prompts change as little as possible.
         tolerance: directions of the concept with a singular value below this share of the largest
             are not used.
         ridge: ridge of the separation from the known prompts, in units of their mean variance.

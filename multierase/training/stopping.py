@@ -14,7 +14,7 @@ class MomentumStop:
 
     Args:
         threshold: the value to fall to; ``None`` never stops.
-        momentum: share of the average that a step leaves.
+        momentum: share of the old average that is kept at each step.
         average: its start. 1 is the degree of the untouched base, so that one lucky batch cannot
             end an erasure. ``None``, for a statistic whose start is not known, takes the first
             value.

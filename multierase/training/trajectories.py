@@ -1,4 +1,4 @@
-"""Partially denoised latents ``x_t``, made by guided sampling with whichever model is asked."""
+"""Partially denoised latents ``x_t``, made by guided sampling with a given model."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def denoise_partway(
         scale: of the guidance.
 
     Returns:
-        ``x_t`` ``(b, c, h, w)`` and ``t`` ``(b,)``: the next timestep, where ``x_t`` is due.
+        ``x_t`` ``(b, c, h, w)`` and ``t`` ``(b,)``: the timestep that ``x_t`` belongs to.
     """
     x_t = sampler.start(noise)
     timesteps = sampler.timesteps.cpu()
