@@ -338,7 +338,7 @@ def test_keep_prompts_are_for_training_too(emoji, tmp_path, quick):
 def test_a_concept_that_the_base_does_not_know(emoji, tmp_path, quick, caplog, name):
     workspace = Workspace(tmp_path, emoji)
     workspace.train(name, settings=replace(quick, steps=1))
-    assert f"the base's list of prompts knows no concept '{name}'" in caplog.text
+    assert f"the base's list of prompts has no concept '{name}'" in caplog.text
     assert ("did you mean 'twemoji'" in caplog.text) == (name == "Twemojii")
     caplog.clear()
     workspace.train("Twemoji", Concept("x", ("a hat",)), settings=replace(quick, steps=1))
