@@ -239,6 +239,7 @@ def test_what_a_living_run_writes_is_left_alone(old):
         (f"{socket.gethostname()[:32]}.99999999999999999999", 3600, True),
         ("nobody", 3600, True),
     ],
+    ids=["another, fresh", "another, old", "ours, fresh", "ours, old", "no process", "nobody"],
 )
 def test_what_may_be_somebodys_is_kept_for_a_day(tmp_path, owner, age, stays):
     name = f".file.txt.{owner}.0123456789abcdef{TEMPORARY}"
