@@ -219,6 +219,8 @@ def alarm(seconds: float):
         signal.signal(signal.SIGALRM, before)
 
 
+# One may strike in a finaliser of another test's garbage, where Python swallows and reports it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
 def test_two_hundred_real_interrupts(scene):
     """At random microseconds, wherever the interpreter is: a hundred of each solve."""
