@@ -356,7 +356,7 @@ def test_a_damaged_checkpoint_is_refused_and_kept(workspace, quick, monkeypatch)
     with pytest.raises(CheckpointError, match="settings.eta is 3.0 there, 4.0 here"):
         workspace.train("Noto", settings=replace(quick, eta=4.0), resume=True)
     partial.write_bytes(b"damaged")
-    with pytest.raises(CheckpointError, match="delete the file to start over"):
+    with pytest.raises(CheckpointError, match="delete .* to start over"):
         workspace.train("Noto", settings=quick, resume=True)
     assert partial.exists()
     workspace.train("Noto", settings=quick)  # not resumed, it starts over
@@ -390,7 +390,7 @@ def test_validate_finds_what_cannot_be_composed(tiny, library):
         assert found[library.path(name)] is None
     for name, message in (
         ("other base", "made for another base"),
-        ("no gram", "holds no Gram matrix"),
+        ("no gram", "no Gram matrix"),
         ("damaged", "safetensors"),
     ):
         assert message in found[library.path(name)]
