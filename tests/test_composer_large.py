@@ -38,16 +38,20 @@ def seconds_of_switches(composer, names) -> float:
 
 
 @pytest.mark.slow
-def test_a_joint_switch_takes_at_most_three_times_a_sums(tiny, library):
+@pytest.mark.parametrize("kept", ["in memory", "in a folder"])
+def test_a_joint_switch_takes_at_most_three_times_a_sums(tiny, library, kept):
+    increments = dict(library) if kept == "in memory" else library
     names = [f"concept {number}" for number in range(0, COUNT, 25)]
-    composers = {solve: Composer(tiny, library, solve=solve) for solve in ("sum", "joint")}
+    composers = {solve: Composer(tiny, increments, solve=solve) for solve in ("sum", "joint")}
     for composer in composers.values():
         seconds_of_switches(composer, names)  # everything is loaded
     ratios = []
     for _ in range(5):
         times = {s: seconds_of_switches(composer, names) for s, composer in composers.items()}
         ratios.append(times["joint"] / times["sum"])
-    assert statistics.median(ratios) < 3 * BUSY, (ratios, times)
+    # A folder is looked at for each switch, and other work slows that more than arithmetic.
+    slack = BUSY if kept == "in memory" else 2 * BUSY
+    assert statistics.median(ratios) < 3 * slack, (ratios, times)
 
 
 @pytest.mark.slow
