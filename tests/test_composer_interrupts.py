@@ -16,6 +16,8 @@ from multierase.models import weights as weights_module
 from multierase.models.weights import Weights
 from multierase.separation.changes import Changes
 
+pytestmark = pytest.mark.slow  # two hundred interrupts take their time
+
 RAISED = (KeyboardInterrupt, MemoryError, torch.OutOfMemoryError)
 
 

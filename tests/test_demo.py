@@ -9,6 +9,8 @@ from multierase import EraseSettings, SamplingSettings
 from multierase.demo import FIRST, SECOND, STATES, STUDIOS, UNTOUCHED, run_demo
 from multierase.errors import AlreadyThere
 
+pytestmark = pytest.mark.slow  # the fast lane trains no whole erasure
+
 
 @pytest.fixture(scope="module")
 def demo(emoji, tmp_path_factory):

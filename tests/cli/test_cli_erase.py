@@ -2,6 +2,8 @@ import pytest
 
 from multierase.increments.library import Library
 
+pytestmark = pytest.mark.slow  # the fast lane trains no whole erasure
+
 ONE_STEP = ("--steps", "1", "--batch-size", "1", "--sampler-steps", "2", "--stop-at", "null")
 ONE_STEP += ("--known", "false")  # its 1,112 prompts take most of the time
 KEYS = {

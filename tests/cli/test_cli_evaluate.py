@@ -3,6 +3,8 @@ import sqlite3
 
 import pytest
 
+pytestmark = pytest.mark.slow  # the fast lane trains no whole erasure
+
 CASES = """case_number,prompt,evaluation_seed,studio,subject
 0,a church by Noto,0,Noto,church
 1,a cat by Twemoji,1,Twemoji,cat

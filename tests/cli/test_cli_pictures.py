@@ -6,6 +6,8 @@ import torch
 from multierase.cli.requests import strengths_of
 from multierase.errors import UsageError
 
+pytestmark = pytest.mark.slow  # many pictures and programs
+
 FEW = ("--inference-steps", "2")
 
 

@@ -25,6 +25,8 @@ from multierase.generate import generate
 from multierase.models.loading import from_pipeline
 from multierase.sampling import SamplingSettings
 
+pytestmark = pytest.mark.slow  # many pictures and programs
+
 FEW = SamplingSettings(inference_steps=6, batch_size=2)
 PROMPTS, SEEDS = ("a church by Noto", "a cat by Twemoji", "a cat"), (0, 1, 2)
 

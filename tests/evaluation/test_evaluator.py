@@ -17,6 +17,8 @@ from multierase.generate import generate
 from multierase.sampling import SamplingSettings
 from multierase.workspace import Workspace
 
+pytestmark = pytest.mark.slow  # many pictures and programs
+
 PROMPTS = ["a church by Noto", "a cat by Twemoji", "a cat by Firefox"]
 SEEDS = [0, 1, 2]
 SAMPLING = SamplingSettings(inference_steps=3)

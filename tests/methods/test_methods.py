@@ -16,6 +16,8 @@ from multierase.errors import ConceptRefused, UsageError
 from multierase.methods import METHODS, Order, Refusal, as_concepts, method_named
 from multierase.methods.uce import RIDGE, aligned
 
+pytestmark = pytest.mark.slow  # the fast lane trains no whole erasure
+
 
 def test_every_method_has_a_paper_and_says_what_it_does(tiny, quick):
     for name, method in METHODS.items():

@@ -17,6 +17,8 @@ from multierase.training import loop
 from multierase.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from multierase.training.loop import train
 
+pytestmark = pytest.mark.slow  # the fast lane trains no whole erasure
+
 SETTINGS = EraseSettings(steps=40, batch_size=1, sampler_steps=2, sampling_batch=16, stop_at=None)
 
 

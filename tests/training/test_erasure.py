@@ -13,6 +13,8 @@ from multierase.models.scopes import STABLE_DIFFUSION
 from multierase.training.delta import predictions, together
 from multierase.training.loop import descend
 
+pytestmark = pytest.mark.slow  # the fast lane trains no whole erasure
+
 SENTENCE = Concept("Noto", ("a church by Noto",), ("a church",))
 
 

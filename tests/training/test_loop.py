@@ -14,6 +14,8 @@ from multierase.models.scopes import STABLE_DIFFUSION
 from multierase.training.delta import together
 from multierase.training.loop import descend, train
 
+pytestmark = pytest.mark.slow  # the fast lane trains no whole erasure
+
 SCHEDULES = ["pooled", "frozen", "student"]
 
 
