@@ -1,5 +1,6 @@
 """``python -m multierase`` and the ``multierase`` command."""
 
+import io
 import os
 import sys
 
@@ -11,7 +12,8 @@ def main() -> int:
 
     # A name that this terminal's encoding lacks is spelt out; it is no reason to fail.
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
     from multierase.cli.main import main
 

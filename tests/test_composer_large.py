@@ -49,9 +49,7 @@ def test_a_joint_switch_takes_at_most_three_times_a_sums(tiny, library, kept):
     for _ in range(5):
         times = {s: seconds_of_switches(composer, names) for s, composer in composers.items()}
         ratios.append(times["joint"] / times["sum"])
-    # A folder is looked at for each switch, and other work slows that more than arithmetic.
-    slack = BUSY if kept == "in memory" else 2 * BUSY
-    assert statistics.median(ratios) < 3 * slack, (ratios, times)
+    assert statistics.median(ratios) < 3 * BUSY, (ratios, times)
 
 
 @pytest.mark.slow

@@ -176,9 +176,16 @@ class Library(Mapping[str, "Increment"]):
 
     def _scan(self, *, warn: bool = True) -> list[Entry]:
         with os.scandir(self.folder) as found:
-            names = sorted(entry.name for entry in found if entry.name.endswith(SUFFIX))
-        entries = [self._entry(self.folder / name) for name in names if not name.startswith(".")]
-        there = [entry for entry in entries if entry is not None]
+            files = sorted((entry.name, _stamp_of(entry)) for entry in found if _is_file(entry))
+
+        there = []
+        for name, stamp in files:
+            # A composer looks at each switch: a file that is known costs no more than its stamp.
+            entry = self._entries.get(name)
+            if entry is None or entry.stamp != stamp:
+                entry = self._entry(self.folder / name)
+            if entry is not None:
+                there.append(entry)
 
         for entry in there:
             if warn and entry.problem is not None and entry.path not in self._warned:
@@ -247,6 +254,18 @@ def _make(folder: Path) -> None:
         raise WriteError(f"cannot make library folder {folder}: {error.strerror}") from error
 
     collect_left_over(folder)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    return entry.name.endswith(SUFFIX) and not entry.name.startswith(".")
+
+
+def _stamp_of(entry: os.DirEntry[str]) -> Stamp:
+    """Return the stamp of a folder's entry; one that cannot be read has none, and is looked at."""
+    try:
+        return _stamp(entry.stat())
+    except OSError:
+        return 0, 0, 0
 
 
 def _stamp(status: os.stat_result) -> Stamp:

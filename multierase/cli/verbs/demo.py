@@ -44,4 +44,5 @@ def print_demo(report: dict) -> None:
     print_table("bit for bit", ("", ""), list(report["bit_exact"].items()))
     if report["used_again"]:
         say(f"used again the increments of {' and '.join(report['used_again'])}")
-    say(f"wrote {report['out']}/sheet.png, report.json and lib/ in {report['seconds']} s")
+    out = report["out"].rstrip("/")
+    say(f"wrote {out}/sheet.png, report.json and lib/ in {report['seconds']} s")
