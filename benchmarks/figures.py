@@ -213,7 +213,8 @@ def families_table(table: Table) -> None:
             row.append(" / ".join(percent(cell[column]) for cell in groups.values()))
 
         least = min(groups.values(), key=lambda cell: cell["kept_least"])
-        where = f", {least['least']}" if least["kept_least"] < 0.9 else ""
+        named = least["least"].replace(" off", " erased")
+        where = f", {named}" if least["kept_least"] < 0.9 else ""
         rows.append([*row, percent(least["kept_least"]) + where])
 
     print_table(["", "remaining", "siblings kept", "the least kept subject of a sibling"], rows)
