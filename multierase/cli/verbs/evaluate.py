@@ -72,7 +72,8 @@ def print_sweep(report: dict) -> None:
     from multierase.evaluation.report.rows import TITLES, name_of, shown
 
     rows = report["rows"]
-    cells = [(name_of(row), *shown(row)) for row in rows[:MOST_ROWS]]
+    # A stage of an order is named by its event: two stages may have the same concepts erased.
+    cells = [(row["event"] or name_of(row), *shown(row)) for row in rows[:MOST_ROWS]]
     shown_of_all = f", the first {MOST_ROWS}" if len(rows) > MOST_ROWS else ""
     print_table(
         f"{len(rows)} sets{shown_of_all}; {report['judge']}",
