@@ -25,6 +25,8 @@ from multierase.methods import Refusal
 from multierase.training import loop
 from multierase.training.checkpoint import SUFFIX as PARTIAL
 
+pytestmark = pytest.mark.slow  # trains increments
+
 
 @pytest.fixture
 def library(tiny, tmp_path):

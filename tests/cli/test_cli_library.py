@@ -5,6 +5,8 @@ import pytest
 
 from multierase.increments.library import Library
 
+pytestmark = pytest.mark.slow  # trains increments
+
 HOSTILE = "\x1b]52;c;ZWNobw==\x07"
 
 
