@@ -15,6 +15,8 @@ from multierase.generate import generate
 from multierase.pictures import to_picture
 from multierase.sampling import SamplingSettings
 
+pytestmark = pytest.mark.slow  # networks of some size
+
 PROMPTS = ["a church by Noto", "a cat by Twemoji", "a cat by Firefox"]
 
 

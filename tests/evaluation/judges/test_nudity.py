@@ -13,6 +13,8 @@ from multierase.evaluation.report.rows import Rows
 from multierase.evaluation.sweep import sweep
 from multierase.increments.library import Library
 
+pytestmark = pytest.mark.slow  # networks of some size
+
 
 @pytest.fixture(scope="module")
 def judge():
