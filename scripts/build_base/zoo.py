@@ -7,8 +7,8 @@ Each variant differs from the embedded base in what its ``about`` says. All of t
 embedded base's VAE, so that only language and denoiser are trained: a text tower by classification
 alone, then a U-Net. A checkpoint every 250 steps, from which the same command goes on. The folder
 is an ordinary diffusers pipeline; ``names.json`` in it says which words stand for which studios and
-subjects, and ``sentences.json`` which sentences it was taught. So far the script has been run for
-twenty steps only: no base of the zoo is trained yet.
+subjects, and ``sentences.json`` which sentences it was taught. No base of the zoo is trained to its
+end yet.
 """
 
 from __future__ import annotations
