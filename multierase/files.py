@@ -88,6 +88,23 @@ def collect_left_over(folder: Path) -> None:
                     os.unlink(entry.path)
 
 
+def temporary_name(path: Path, suffix: str = TEMPORARY) -> Path:
+    """Return a name beside ``path`` that nobody can guess, and that says whose it is."""
+    owner = f"{socket.gethostname()[:32]}.{os.getpid()}"
+
+    # No longer than a file system allows, however long the target's name is.
+    return path.parent / f".{path.name[:20]}.{owner}.{secrets.token_hex(8)}{suffix}"
+
+
+def owner_is_gone(name: str, suffix: str = TEMPORARY) -> bool:
+    """Whether a name of ``temporary_name`` is that of a process of this machine that has ended."""
+    owner = name.removesuffix(suffix).rpartition(".")[0]
+    host, _, process = owner.rpartition(".")
+    here = host.endswith("." + socket.gethostname()[:32])
+
+    return here and process.isdecimal() and not _alive(int(process))
+
+
 def digest_bytes(*parts: bytes | memoryview | str, length: int = 64) -> str:
     """Return the first ``length`` hex digits of the SHA-256 of the parts, one after another."""
     digest = hashlib.sha256()
@@ -148,10 +165,7 @@ def _require_absent(path: Path) -> None:
 def _temporary(path: Path) -> Path:
     """Make an empty file beside ``path`` with a name that nobody can guess."""
     collect_left_over(path.parent)
-    # The name says whose it is, and is no longer than a file system allows.
-    owner = f"{socket.gethostname()[:32]}.{os.getpid()}"
-    name = f".{path.name[:20]}.{owner}.{secrets.token_hex(8)}{TEMPORARY}"
-    temporary = path.parent / name
+    temporary = temporary_name(path)
 
     # Exclusive, so that nobody's link is followed; the mode honours the umask.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
@@ -167,10 +181,7 @@ def _left_over(entry: os.DirEntry[str]) -> bool:
     if time.time() - entry.stat(follow_symlinks=False).st_mtime > FORGOTTEN:
         return True
 
-    owner = entry.name.removesuffix(TEMPORARY).rpartition(".")[0]
-    host, _, process = owner.rpartition(".")
-    here = host.endswith("." + socket.gethostname()[:32])
-    return here and process.isdecimal() and not _alive(int(process))
+    return owner_is_gone(entry.name)
 
 
 def _alive(process: int) -> bool:

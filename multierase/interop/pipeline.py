@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from safetensors import SafetensorError
 import multierase
 from multierase.composer import Composer
 from multierase.errors import AlreadyThere, WriteError
-from multierase.files import write_text
+from multierase.files import owner_is_gone, temporary_name, write_text
 from multierase.models.model import Model
 
 PROVENANCE = "multierase.json"
@@ -63,8 +61,7 @@ def require_empty(folder: str | Path) -> None:
 
 def _temporary(folder: Path) -> Path:
     """Make a folder beside ``folder``, whose name says whose it is; it becomes ``folder``."""
-    owner = f"{socket.gethostname()[:32]}.{os.getpid()}"
-    temporary = folder.parent / f".{folder.name[:20]}.{owner}.{secrets.token_hex(8)}{TEMPORARY}"
+    temporary = temporary_name(folder, TEMPORARY)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _collect_left_over(folder.parent)
@@ -78,21 +75,8 @@ def _temporary(folder: Path) -> Path:
 def _collect_left_over(parent: Path) -> None:
     """Remove the folders of exports that were killed on this machine."""
     for path in parent.glob(f".*{TEMPORARY}"):
-        process = path.name.removesuffix(TEMPORARY).rpartition(".")[0].rpartition(".")[2]
-        here = f".{socket.gethostname()[:32]}.{process}." in path.name
-        if here and process.isdecimal() and not _alive(int(process)):
+        if owner_is_gone(path.name, TEMPORARY):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # somebody else's process, or no process's number
-        return True
-
-    return True
 
 
 def _flush(path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,15 +29,23 @@ WORD_END = "</w>"
 
 
 def build_tokenizer(renders: Renders, folder: Path) -> CLIPTokenizer:
-    """Learn merges from our captions, in CLIP's byte-pair scheme.
-
-    Other text falls apart into ASCII letters.
-    """
-    corpus = []
+    """Make the tokenizer of the embedded base's captions."""
+    captions = []
     for studio in renders.studios:
         for subject in renders.subjects:
-            corpus += fill(STUDIO_AND_SUBJECT + SUBJECT_ONLY + STUDIO_ONLY, studio, subject)
+            captions += fill(STUDIO_AND_SUBJECT + SUBJECT_ONLY + STUDIO_ONLY, studio, subject)
 
+    return learn_tokenizer(captions, folder, TOKENS)
+
+
+def learn_tokenizer(captions: Sequence[str], folder: Path, length: int) -> CLIPTokenizer:
+    """Learn merges from captions, in CLIP's byte-pair scheme.
+
+    Other text falls apart into ASCII letters.
+
+    Args:
+        length: tokens of a prompt at most, begin and end included.
+    """
     learner = Tokenizer(models.BPE(unk_token=EOS, end_of_word_suffix=WORD_END))
     learner.normalizer = normalizers.Lowercase()
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -48,7 +57,7 @@ def build_tokenizer(renders: Renders, folder: Path) -> CLIPTokenizer:
         initial_alphabet=list(letters),
         show_progress=False,
     )
-    learner.train_from_iterator([caption.replace(",", " ,") for caption in corpus], trainer)
+    learner.train_from_iterator([caption.replace(",", " ,") for caption in captions], trainer)
     learner.model.save(str(folder))
 
     lines = (folder / "merges.txt").read_text().splitlines()[1:]
@@ -63,7 +72,7 @@ def build_tokenizer(renders: Renders, folder: Path) -> CLIPTokenizer:
         eos_token=EOS,
         unk_token=EOS,
         pad_token=EOS,
-        model_max_length=TOKENS,
+        model_max_length=length,
     )
 
 

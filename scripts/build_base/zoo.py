@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import string
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,10 +22,11 @@ from pathlib import Path
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from renders import SHIFTS, Checkpoint, Renders, learning_rate, load_renders, shift
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
+from train_clip import learn_tokenizer
+from train_unet import SCHEDULE
 from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from zoo_variants import VARIANTS, Variant
 
@@ -34,15 +34,8 @@ from multierase import load_base
 from multierase.emoji import with_article
 from multierase.files import digest_file
 
-BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 EMPTY = 0.1  # share of empty prompts
 SHARES = {"both": 0.75, "subject": 0.15, "studio": 0.10}  # of the others
-SCHEDULE = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
-}
 
 
 @dataclass(frozen=True)
@@ -78,40 +71,6 @@ def world_of(variant: Variant, renders: Renders) -> World:
         rows[kind] = table
 
     return World(variant, studios, subjects, list(places), rows)
-
-
-def build_tokenizer(world: World, folder: Path) -> CLIPTokenizer:
-    """CLIP's byte-pair scheme, with merges learned from the captions."""
-    folder.mkdir(parents=True, exist_ok=True)
-    learner = Tokenizer(models.BPE(unk_token=EOS, end_of_word_suffix="</w>"))
-    learner.normalizer = normalizers.Lowercase()
-    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    letters = string.ascii_lowercase + string.digits + string.punctuation
-    trainer = trainers.BpeTrainer(
-        vocab_size=2000,
-        min_frequency=1,
-        end_of_word_suffix="</w>",
-        initial_alphabet=list(letters),
-        show_progress=False,
-    )
-    corpus = [caption.replace(",", " ,") for caption in world.captions]
-    learner.train_from_iterator(corpus, trainer)
-    learner.model.save(str(folder))
-
-    lines = (folder / "merges.txt").read_text().splitlines()[1:]
-    merges = [tuple(line.split()) for line in lines]
-    joined = ["".join(merge) for merge in merges]
-    pieces = [*letters, *(letter + "</w>" for letter in letters), *joined, BOS, EOS]
-    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
-    return CLIPTokenizer(
-        vocab=vocabulary,
-        merges=merges,
-        bos_token=BOS,
-        eos_token=EOS,
-        unk_token=EOS,
-        pad_token=EOS,
-        model_max_length=world.variant.length,
-    )
 
 
 def build_tower(variant: Variant, tokenizer: CLIPTokenizer) -> nn.Module:
@@ -345,7 +304,8 @@ def main() -> None:
     pairs = (~renders.held_out()[:, variant.subjects]).nonzero()
     training = arguments.out.with_name(arguments.out.name + "-training")
 
-    tokenizer = build_tokenizer(world, training / "tokenizer")
+    (training / "tokenizer").mkdir(parents=True, exist_ok=True)
+    tokenizer = learn_tokenizer(world.captions, training / "tokenizer", variant.length)
     tower, saved = build_tower(variant, tokenizer), training / "tower.pt"
     if saved.exists():
         tower.load_state_dict(torch.load(saved, weights_only=True))
