@@ -73,6 +73,17 @@ def world_of(variant: Variant, renders: Renders) -> World:
     return World(variant, studios, subjects, list(places), rows)
 
 
+def tokenizer_of(world: World, folder: Path) -> CLIPTokenizer:
+    """Learn the tokenizer once: ties of merges fall otherwise the next time."""
+    if (folder / "tokenizer_config.json").exists():
+        return CLIPTokenizer.from_pretrained(folder)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = learn_tokenizer(world.captions, folder, world.variant.length)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
 def build_tower(variant: Variant, tokenizer: CLIPTokenizer) -> nn.Module:
     shape = {
         "vocab_size": len(tokenizer),
@@ -304,8 +315,7 @@ def main() -> None:
     pairs = (~renders.held_out()[:, variant.subjects]).nonzero()
     training = arguments.out.with_name(arguments.out.name + "-training")
 
-    (training / "tokenizer").mkdir(parents=True, exist_ok=True)
-    tokenizer = learn_tokenizer(world.captions, training / "tokenizer", variant.length)
+    tokenizer = tokenizer_of(world, training / "tokenizer")
     tower, saved = build_tower(variant, tokenizer), training / "tower.pt"
     if saved.exists():
         tower.load_state_dict(torch.load(saved, weights_only=True))
