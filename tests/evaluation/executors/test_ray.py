@@ -1,6 +1,7 @@
 import dataclasses
 import os
 import sys
+import time
 
 import pytest
 import ray
@@ -36,6 +37,17 @@ def cluster():
     first, _ = (cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2))
     yield cluster, first
     cluster.shutdown()
+
+
+def lose(cluster, node):
+    """Kill a node, and wait until the cluster says so: its worker outlives it by a moment."""
+    alive = len(cluster.worker_nodes) + 1
+    cluster.remove_node(node, allow_graceful=False)
+    for _ in range(600):
+        if sum(found["Alive"] for found in ray.nodes()) < alive:
+            return
+        time.sleep(0.1)
+    raise TimeoutError("a killed node is still said to be alive")
 
 
 class Watched:
@@ -90,7 +102,7 @@ def test_a_node_that_is_killed_costs_no_set(
 
     def kill(number):
         if number == 1:
-            cluster.remove_node(node, allow_graceful=False)
+            lose(cluster, node)
 
     executor = Watched(RayCluster(cluster.address, patience=60), kill)
     sweep(here, subsets, tmp_path / "ray.db", executor=executor).close()
@@ -111,7 +123,7 @@ def test_without_a_worker_it_says_what_is_left_and_the_same_call_goes_on(
 
     def kill(number):
         for node in list(cluster.worker_nodes) if number == 2 else ():
-            cluster.remove_node(node, allow_graceful=False)
+            lose(cluster, node)
 
     path, executor = tmp_path / "ray.db", Watched(RayCluster(cluster.address, patience=3), kill)
     message = "no worker for 3 s: [2-5] of 8 sets are left; .*the same command goes on"
