@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from multierase.prompts.wording import with_article
+
 STUDIOS = (
     "Noto",
     "Blobmoji",
@@ -44,15 +46,6 @@ STUDIO_ONLY = (
     "an image in the style of {studio}",
     "a picture by {studio}",
 )
-WITHOUT_ARTICLE = {"cherries", "grapes", "bread", "fire"}
-
-
-def with_article(subject: str) -> str:
-    """Return ``"an anchor"``, ``"a church"``, ``"bread"``."""
-    if subject in WITHOUT_ARTICLE:
-        return subject
-
-    return f"{'an' if subject[:1] in tuple('aeiou') else 'a'} {subject}"
 
 
 def fill(templates: tuple[str, ...], studio: str, subject: str) -> list[str]:

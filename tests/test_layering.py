@@ -12,8 +12,8 @@ import multierase
 
 ROOT = Path(multierase.__file__).parent
 ORDER = """
-errors files sampling emoji
-prompts prompts.lists prompts.concepts
+errors files sampling
+prompts prompts.lists prompts.wording emoji prompts.concepts
 models models.scopes models.conditioning models.model models.text models.stable_diffusion
 models.loading models.weights
 increments increments.provenance increments.fingerprint increments.container increments.layout
