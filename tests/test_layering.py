@@ -13,7 +13,7 @@ import multierase
 ROOT = Path(multierase.__file__).parent
 ORDER = """
 errors files sampling
-prompts prompts.lists prompts.wording emoji prompts.concepts
+prompts prompts.lists prompts.wording prompts.kind emoji prompts.concepts
 models models.scopes models.conditioning models.model models.text models.stable_diffusion
 models.loading models.weights
 increments increments.provenance increments.fingerprint increments.container increments.layout
