@@ -195,8 +195,8 @@ class Composer:
                 continue
             kept = {}
             if self.keep is not None:
-                streams = self.model.streams
-                kept = {KEPT: {stream: self.keep.gram(stream, [name]) for stream in streams}}
+                lists = {s: self.keep.lists(s, [name]) for s in self.model.streams}
+                kept = {KEPT: {stream: sum(grams) for stream, grams in lists.items()}}
             table[name] = crosstalk_of(increment, {**grams, **kept}, self._weights.pristine)
 
         return table

@@ -29,7 +29,10 @@ from multierase.models.weights import require_free
 from multierase.prompts.concepts import Concept
 from multierase.prompts.lists import TaggedPrompt, unknown_to
 from multierase.sampling import SamplingSettings
+from multierase.separation.dictionary import Dictionary
 from multierase.separation.keep_list import KeepList
+from multierase.training.certificate import certify, examined
+from multierase.training.defaults import kind_of
 from multierase.training.settings import EraseSettings
 
 ENTANGLED = 0.5  # share of an increment's own effect; from here on it is worth a warning
@@ -67,7 +70,8 @@ class Workspace:
     """A base model, a library of increments, and how they are composed.
 
     The model is loaded when it is first needed. Increments are put together by the joint solve
-    where there is a keep-list, the base's own or a given one, and else by their sum.
+    where there is a keep-list: the dictionary that they were trained beside, the base's own list,
+    or a given one. Else they are summed.
 
     Args:
         library: folder of increments, or a ``Library``; ``None`` for a base alone.
@@ -120,14 +124,43 @@ class Workspace:
 
     @cached_property
     def keep_list(self) -> KeepList | None:
-        """The base's own prompts and the given ones; ``None`` if there are none."""
+        """The base's own prompts, the given ones, and the dictionary; ``None`` if there are none.
+
+        The dictionary has the forms that the library's increments were trained beside.
+        """
         listed = [*self.model.known_prompts, *self.keep]
-        if not listed and self._solve != "joint":
+        dictionaries = self._dictionaries()
+        if not listed and not dictionaries and self._solve != "joint":
             return None
         if self._library is None:
             return KeepList.of(self.model, listed, [])
 
-        return KeepList.cached(self._library.folder, self.model, listed, self._library)
+        keep = KeepList.cached(self._library.folder, self.model, listed, self._library)
+        return keep.beside(dictionaries)
+
+    def _dictionaries(self) -> list[Dictionary]:
+        """Return one for each kind of the library's increments."""
+        forms: dict[str, set[str]] = {}
+        headers = self._library.headers() if self._library is not None else {}
+        for header in headers.values():
+            made = header.provenance
+            in_mean = (made.separation and made.separation.kept_in_mean) or {}
+            if in_mean.get("forms"):
+                forms.setdefault(str(made.settings.get("kind")), set()).update(in_mean["forms"])
+
+        found = []
+        for name, wanted in sorted(forms.items()):
+            try:
+                kind = kind_of(self.model, name)
+            except UsageError as error:
+                logger.warning("no dictionary is kept: %s", error)
+                continue
+            if kind is not None:
+                templates = [form for form in kind.sentences if form in wanted]
+                folder = self.library.folder
+                found.append(Dictionary.of(self.model, kind, templates, folder, progress=True))
+
+        return found
 
     @cached_property
     def composer(self) -> Composer:
@@ -189,6 +222,8 @@ class Workspace:
             checkpoints=self.library.folder,
             resume=resume,
             progress=progress,
+            library=sorted(self.library),
+            cache=self.library.folder,
         )
         done: list[Trained | Refusal] = []
         try:
@@ -264,6 +299,42 @@ class Workspace:
                     found.append(Entangled(erased, moved, move / own))
 
         return found
+
+    def certify(self, *concepts: str) -> dict[str, Any]:
+        """Say what erasing exactly these concepts does to each concept of the library.
+
+        No picture is made and no judge is asked: unseen sentences about each concept, and prompts
+        that are to stay, are asked of the base and of the composed model. Afterwards the model is
+        composed as it was.
+
+        Returns:
+            JSON values; see ``multierase.training.certificate.certify``.
+
+        Raises:
+            UnknownConcept: for a concept that is not in the library.
+            UsageError: if no increment of the library says which sentences to ask.
+        """
+        for concept in concepts:
+            self.library.header(concept)
+        asked = {}
+        for name, header in self.library.headers().items():
+            questions = (header.provenance.certificate or {}).get("questions")
+            if questions:
+                asked[name] = questions
+        if not asked:
+            raise UsageError(
+                "no increment of this library has a certificate: those that are erased with this "
+                "version have one"
+            )
+
+        before = dict(self.erased)
+        try:
+            self.restore_all()
+            exams = examined(self.model, asked)
+            self.set(dict.fromkeys(concepts, 1.0))
+            return certify(self.model, exams, concepts)
+        finally:
+            self.set(before)
 
     def validate(self) -> Iterator[tuple[Path, str | None]]:
         """Check every file of the library: whole, made for this model, and fit to be composed.

@@ -21,6 +21,13 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from multierase import EraseSettings, Increment, Model, erase, from_pipeline, load_base
+from multierase.training import defaults
+
+
+@pytest.fixture(autouse=True)
+def kind_of_random_weights(monkeypatch) -> None:
+    """Random weights understand no sentence: a base without a kind of its own takes none here."""
+    monkeypatch.setattr(defaults, "DEFAULT_KIND", defaults.NO_KIND)
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +124,15 @@ def tiny(tokenizer) -> Model:
 @pytest.fixture
 def quick() -> EraseSettings:
     """A few steps: enough to change weights, not to erase."""
-    return EraseSettings(steps=3, batch_size=2, sampler_steps=4, stop_at=None)
+    return EraseSettings(
+        steps=3,
+        batch_size=2,
+        sampler_steps=4,
+        stop_at=None,
+        kind="none",
+        eta=3.0,
+        learning_rate=0.1,
+    )
 
 
 @pytest.fixture

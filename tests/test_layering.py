@@ -18,10 +18,11 @@ models models.scopes models.conditioning models.model models.text models.stable_
 models.loading models.weights
 increments increments.provenance increments.fingerprint increments.container increments.layout
 increments.header increments.value increments.compression increments.format increments.library
-separation separation.directions separation.keep_list separation.solves separation.changes
-separation.fitting separation.crosstalk
-training training.settings training.plan training.trajectories training.objectives training.stopping
-training.examples training.delta training.erasure training.checkpoint training.loop
+separation separation.directions separation.cache separation.dictionary separation.keep_list
+separation.solves separation.changes separation.fitting separation.crosstalk
+training training.settings training.defaults training.trajectories training.trial
+training.certificate training.plan training.objectives training.stopping training.examples
+training.delta training.erasure training.checkpoint training.loop
 methods methods.fine_tuning methods.esd methods.sepme methods.uce
 composer generate pictures interop interop.pipeline workspace
 evaluation evaluation.experiment evaluation.concept_sets evaluation.cases evaluation.suites
@@ -35,6 +36,7 @@ evaluation.evaluate evaluation.report.tables evaluation.report.html evaluation.r
 demo
 cli cli.flags cli.option_groups cli.options_evaluation cli.options cli.console cli.parser
 cli.requests cli.verbs cli.verbs.library cli.verbs.erase cli.verbs.pictures cli.verbs.evaluate
+cli.verbs.certify
 cli.verbs.demo cli.main
 __main__
 """

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from multierase.cli.flags import Option, one_of, settings_options
-from multierase.cli.option_groups import base, composition, keep_file, library
+from multierase.cli.option_groups import base, composition, keep_file, library, solve
 from multierase.cli.options_evaluation import evaluate_options, report_options, sweep_options
 
 STORED = ("float32", "float16", "int8")
@@ -47,7 +47,7 @@ def erase_settings() -> list[Option]:
     from multierase.training.settings import EraseSettings
 
     return settings_options(
-        EraseSettings, "how to train", types_of={"scope": one_of(scope_names())}
+        EraseSettings, "how to train", types_of={"scope": one_of(scope_names()) | None}
     )
 
 
@@ -146,6 +146,21 @@ def _crosstalk() -> list[Option]:
     ]
 
 
+def _certify() -> list[Option]:
+    return [
+        library(),
+        *base(),
+        Option(
+            "--erase",
+            "concepts to erase together; without any, the base itself is examined",
+            several=True,
+            metavar="NAME",
+        ),
+        keep_file(),
+        *solve(),
+    ]
+
+
 def _generate() -> list[Option]:
     from multierase.sampling import SamplingSettings
 
@@ -231,6 +246,12 @@ VERBS = {
         "library",
         _crosstalk,
         "multierase crosstalk --library lib",
+    ),
+    "certify": Verb(
+        "say what erasing a set does, by unseen sentences and without a picture",
+        "certify",
+        _certify,
+        "multierase certify --library lib --erase Noto Twemoji",
     ),
     "evaluate": Verb(
         "judge what erasing a set of concepts did",

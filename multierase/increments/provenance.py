@@ -12,6 +12,7 @@ from multierase.models.scopes import EVALUATIONS_OF_FORMAT_1, FAMILIES, FAMILY_O
 from multierase.prompts.concepts import check_name
 
 ARITHMETIC = "arithmetic"
+SIDES = ("siblings", "kept", "general")  # of a certificate: what was to stay
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,19 @@ _ABSENT_IN_FORMAT_1: dict[str, Any] = {
     "rank": None,
     "residual": None,
 }
+
+
+def in_words(certificate: Mapping[str, Any]) -> str:
+    """Return a certificate in plain words; see ``multierase.training.certificate``."""
+    if not certificate.get("sentences"):
+        return "no sentence was tried"
+
+    words = [f"gone in {certificate['gone']:.0%} of {certificate['sentences']} unseen sentences"]
+    for side in SIDES:
+        if side in certificate:
+            words.append(f"{side} move by {certificate[side]['moved']:.0%}")
+
+    return "; ".join(words)
 
 
 class Taker:

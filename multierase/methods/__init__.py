@@ -39,6 +39,8 @@ class Order:
         checkpoints: folder for the state of interrupted runs; ``None`` keeps none.
         resume: go on from a checkpoint that is there.
         progress: show a progress bar on stderr.
+        library: names of concepts that were erased before: they are kept.
+        cache: folder for what takes long to make; ``None`` keeps nothing.
     """
 
     concepts: Sequence[Concept]
@@ -48,6 +50,8 @@ class Order:
     checkpoints: Path | None = None
     resume: bool = False
     progress: bool = False
+    library: Sequence[str] = ()
+    cache: Path | None = None
 
 
 class Produce(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 
 from multierase.errors import ConceptRefused
@@ -14,8 +13,7 @@ from multierase.prompts.concepts import Concept
 from multierase.prompts.lists import not_about
 from multierase.training.checkpoint import checkpoint_path
 from multierase.training.loop import require_one_run, train
-from multierase.training.plan import Objective, Plan, resolve
-from multierase.training.settings import EraseSettings
+from multierase.training.plan import Objective, Plan, Planner
 
 
 def produce(
@@ -27,8 +25,16 @@ def produce(
         ModelHeld: if concepts are erased on the model now, so that it is not the base.
     """
     require_free(model)
+    planner = Planner(
+        model,
+        order.settings,
+        objective,
+        library=order.library,
+        folder=order.cache,
+        progress=order.progress,
+    )
     # All of them first: what is wrong with the last concept is said before the first is trained.
-    groups = [_resolved(model, order, group, objective) for group in _groups(model, order)]
+    groups = [_resolved(planner, order, group) for group in _groups(planner, order)]
     for plans, _ in groups:
         if plans:
             require_one_run(plans, order.simultaneous)
@@ -56,7 +62,7 @@ def produce(
             path.unlink(missing_ok=True)
 
 
-def _groups(model: Model, order: Order) -> list[Sequence[Concept]]:
+def _groups(planner: Planner, order: Order) -> list[Sequence[Concept]]:
     """Divide the concepts into runs.
 
     All of them, if they are trained under one another; as many as a batch may hold, if they change
@@ -65,8 +71,8 @@ def _groups(model: Model, order: Order) -> list[Sequence[Concept]]:
     if order.simultaneous:
         return [order.concepts]
 
-    settings, readers = order.settings, model.readers
-    shared = all(name in readers for name in model.scope_parameters(settings.scope))
+    settings, model = planner.settings, planner.model
+    shared = all(name in model.readers for name in model.scope_parameters(settings.scope))
     size = max(1, settings.sampling_batch // settings.batch_size) if shared else 1
 
     starts = range(0, len(order.concepts), size)
@@ -74,7 +80,7 @@ def _groups(model: Model, order: Order) -> list[Sequence[Concept]]:
 
 
 def _resolved(
-    model: Model, order: Order, group: Sequence[Concept], objective: Objective
+    planner: Planner, order: Order, group: Sequence[Concept]
 ) -> tuple[list[Plan], list[Refusal]]:
     """Return the plans of a run, and the concepts that are refused."""
     refusals: list[Refusal] = []
@@ -82,9 +88,9 @@ def _resolved(
         plans = []
         together = [concept.name for concept in group] if order.simultaneous else []
         for concept in group:
-            settings = _settings_of(order, concept, together)
+            keep = not_about(order.keep, concept.name, *together)
             try:
-                plans.append(resolve(model, concept, settings, objective, together))
+                plans.append(planner.plan(concept, keep, together))
             except ConceptRefused as error:
                 refusals.append(Refusal(concept.name, str(error)))
 
@@ -93,10 +99,3 @@ def _resolved(
         # Those that are left are trained beside fewer.
         refused = {refusal.concept for refusal in refusals}
         group = [concept for concept in group if concept.name not in refused]
-
-
-def _settings_of(order: Order, concept: Concept, together: Sequence[str]) -> EraseSettings:
-    """Add the order's keep-list to the settings, without what is about the erased concepts."""
-    keep = not_about(order.keep, concept.name, *together)
-
-    return dataclasses.replace(order.settings, keep=(*order.settings.keep, *keep))

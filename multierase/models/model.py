@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from multierase.models.conditioning import Conditioning
 from multierase.models.scopes import FAMILIES, Family, Scope
 from multierase.prompts.lists import TaggedPrompt, read_prompts
 
-KNOWN_PROMPTS = "prompts.csv"
+KNOWN_PROMPTS, KINDS = "prompts.csv", "kinds"
 NORMALISATIONS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 Weights = Mapping[str, torch.Tensor]
@@ -75,12 +76,28 @@ class Model(abc.ABC):
         """Return ``(n, d)``, on the CPU: all that the stream's readers see of these prompts."""
 
     @abc.abstractmethod
+    def fresh_tokens(self, prompts: Sequence[str], stream: str) -> torch.Tensor:
+        """Do as ``tokens``, and remember nothing: for thousands of prompts that are read once."""
+
+    @abc.abstractmethod
     def own_tokens(self, prompts: Sequence[str], stream: str) -> torch.Tensor:
         """Return ``(n, d)``, on the CPU: the prompts' own tokens, neither begin nor padding."""
 
     @abc.abstractmethod
     def token_count(self, prompt: str, stream: str) -> int:
         """Return the number of a prompt's tokens, begin and end included, padding not."""
+
+    @abc.abstractmethod
+    def words(self) -> list[str]:
+        """Return the whole words of the model's own tokenizer, by frequency, in lower case."""
+
+    @abc.abstractmethod
+    def reads_whole(self, prompt: str) -> bool:
+        """Return whether every tokenizer represents the whole prompt and cuts nothing off."""
+
+    @abc.abstractmethod
+    def name_of_tokens(self, count: int, generator: random.Random) -> str:
+        """Return a made-up name of so many tokens of the first tokenizer, as near as can be."""
 
     @abc.abstractmethod
     def require_representable(self, prompt: str) -> None:
@@ -172,6 +189,13 @@ class Model(abc.ABC):
         path = Path(self.pipeline.config.get("_name_or_path", "")) / KNOWN_PROMPTS
 
         return read_prompts(path) if path.is_file() else []
+
+    @property
+    def kinds(self) -> Path | None:
+        """The folder of the kinds that the base brings (see ``prompts/kind.py``), if it does."""
+        path = Path(self.pipeline.config.get("_name_or_path", "")) / KINDS
+
+        return path if path.is_dir() else None
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return every parameter that may be changed, by its name; asked anew at each call."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -47,11 +48,23 @@ class StableDiffusion(Model):
     def tokens(self, prompts: Sequence[str], stream: str = "tokens") -> torch.Tensor:
         return self.text(prompts).flatten(0, 1).cpu()
 
+    def fresh_tokens(self, prompts: Sequence[str], stream: str = "tokens") -> torch.Tensor:
+        return self.text.fresh(prompts).flatten(0, 1).cpu()
+
     def own_tokens(self, prompts: Sequence[str], stream: str = "tokens") -> torch.Tensor:
         return self.text.own_tokens(prompts).cpu()
 
     def token_count(self, prompt: str, stream: str = "tokens") -> int:
         return len(self.text.token_ids(prompt))
+
+    def words(self) -> list[str]:
+        return self.text.words
+
+    def reads_whole(self, prompt: str) -> bool:
+        return self.text.reads_whole(prompt)
+
+    def name_of_tokens(self, count: int, generator: random.Random) -> str:
+        return self.text.name_of_tokens(count, generator)
 
     def require_representable(self, prompt: str) -> None:
         self.text.require_representable(prompt)

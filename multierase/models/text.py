@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
 
 import torch
 
 logger = logging.getLogger(__name__)
+
+ATTEMPTS = 1000
+SHORTEST = 3  # letters of a word; shorter ones are mostly scraps
+LEARNED = 0.5  # of the median distance from the mean embedding; a nearer one was never trained
 
 
 class TextEncoder:
@@ -37,6 +43,26 @@ class TextEncoder:
         )
         return [*kept, ids[-1]]
 
+    def reads_whole(self, prompt: str) -> bool:
+        """Return whether the tokenizer represents the whole prompt and cuts nothing off."""
+        ids = self.tokenizer(prompt, truncation=False, verbose=False).input_ids
+        unknown = self.tokenizer.unk_token_id
+
+        return len(ids) <= self.max_length and unknown not in ids[1:-1]
+
+    def name_of_tokens(self, count: int, generator: random.Random) -> str:
+        """Return a made-up name of ``count`` tokens, as near as can be: words run together."""
+        words, best = self.words, ""
+        for _ in range(ATTEMPTS):
+            parts = generator.choices(words, k=generator.randint(1, count))
+            name = "".join(parts)
+            found = len(self.tokenizer(name, truncation=False, verbose=False).input_ids) - 2
+            if found == count:
+                return name
+            best = best or name
+
+        return best
+
     def require_representable(self, prompt: str) -> None:
         """Raise ``ValueError`` if the tokenizer has no token for a part of ``prompt``, or none."""
         ids = self.tokenizer(prompt, truncation=False, verbose=False).input_ids[1:-1]
@@ -55,9 +81,16 @@ class TextEncoder:
         """Return ``(len(prompts), l, d)``, padded as the checkpoint's own pipeline pads."""
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._cache]
         if missing:
+            for prompt in missing:
+                self.token_ids(prompt)  # warns of a prompt that is too long
             self._cache.update(zip(missing, self._encode(missing), strict=True))
 
         return torch.stack([self._cache[prompt] for prompt in prompts])
+
+    @torch.no_grad()
+    def fresh(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Do as a call does, and remember nothing; prompts that are too long are cut silently."""
+        return self._encode(list(prompts))
 
     def own_tokens(self, prompts: Sequence[str]) -> torch.Tensor:
         """Return ``(n, d)``: the prompts' tokens, the end token included, begin and padding not."""
@@ -68,9 +101,44 @@ class TextEncoder:
 
         return torch.cat(rows)
 
-    def _encode(self, prompts: list[str]) -> torch.Tensor:
-        for prompt in prompts:
-            self.token_ids(prompt)  # warns of a prompt that is too long
+    @cached_property
+    def words(self) -> list[str]:
+        """Return the tokenizer's whole words, in lower case, in its own order: by frequency.
 
+        A token that was never trained is left out: its embedding is still near the mean of all.
+        """
+        table = self.text_encoder.get_input_embeddings().weight.detach().float().cpu()
+        far = (table - table.mean(0)).norm(dim=1)
+        learned = far > LEARNED * far.median()
+
+        vocabulary = self.tokenizer.get_vocab()
+        whole = whole_word_of(vocabulary)
+        words = {}
+        for token, index in sorted(vocabulary.items(), key=lambda item: item[1]):
+            word = whole(token)
+            if word and index < len(table) and learned[index]:
+                words.setdefault(word.lower())
+
+        return list(words)
+
+    def _encode(self, prompts: list[str]) -> torch.Tensor:
         padded = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
         return self.text_encoder(padded.input_ids.to(self.text_encoder.device)).last_hidden_state
+
+
+def whole_word_of(vocabulary: Collection[str]) -> Callable[[str], str | None]:
+    """Return what gives a token's word, or ``None`` for a token that is no whole word.
+
+    Tokenizers mark words in one of four ways: CLIP at the word's end (``cat</w>``), SentencePiece
+    and byte-level BPE at its beginning (``▁cat``, ``Ġcat``), WordPiece every piece but the first
+    (``##at``).
+    """
+    ends = any(token.endswith("</w>") for token in vocabulary)
+    begins = next((mark for mark in "▁Ġ" if any(t.startswith(mark) for t in vocabulary)), "")
+
+    def whole(token: str) -> str | None:
+        word = token.removesuffix("</w>") if ends else token.removeprefix(begins)
+        marked = word != token if ends or begins else not token.startswith("##")
+        return word if marked and word.isalpha() and len(word) >= SHORTEST else None
+
+    return whole

@@ -84,7 +84,7 @@ class Fitting:
             factors = {name: grams_of(increment)[stream] for name, increment in reading.items()}
             lists = self._others(active, stream)
             if keep is not None:
-                lists.append(keep.gram(stream, active))
+                lists += keep.lists(stream, active)
             solved = joint_transfers(factors, lists, keep_weight=keep_weight, ridge=ridge)
             for name, transfer in solved.items():
                 transfers[name][stream] = transfer

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
-from multierase.errors import WriteError
-from multierase.files import digest_tensors, replacing
 from multierase.models.model import Model
 from multierase.prompts.lists import TaggedPrompt
+from multierase.separation.cache import encoder_key, read_grams, write_grams
+from multierase.separation.dictionary import Dictionary
 from multierase.separation.directions import gram
 
 CACHE = ".keep"
 
-logger = logging.getLogger(__name__)
-
 Tags = frozenset[str]
+Grams = Mapping[str, Mapping[Tags, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -31,10 +27,14 @@ class KeepList:
 
     Args:
         grams: by stream, by the concepts (of a library) that prompts are about, in lower case,
-            ``(d, d)`` float64.
+            ``(d, d)`` float64. The empty prompt is about none.
+        prompts: how many there are beside the empty one.
+        dictionaries: more that is kept, each a list of its own.
     """
 
-    grams: Mapping[str, Mapping[Tags, torch.Tensor]]
+    grams: Grams
+    prompts: int
+    dictionaries: tuple[Dictionary, ...] = ()
 
     @classmethod
     def of(cls, model: Model, prompts: Iterable[TaggedPrompt], concepts: Iterable[str]) -> KeepList:
@@ -45,6 +45,7 @@ class KeepList:
         """
         known = {concept.lower() for concept in concepts}
         groups: dict[Tags, list[str]] = {frozenset(): [""]}
+        prompts = list(prompts)
         for tagged in prompts:
             groups.setdefault(tagged.concepts & known, []).append(tagged.prompt)
 
@@ -53,7 +54,7 @@ class KeepList:
             grams[stream] = {
                 tags: gram(model.tokens(listed, stream)) for tags, listed in groups.items()
             }
-        return cls(grams)
+        return cls(grams, len(prompts))
 
     @classmethod
     def cached(
@@ -70,18 +71,27 @@ class KeepList:
         """
         concepts = sorted(concepts)
         path, key = Path(folder) / CACHE, _key(model, prompts, concepts)
-        stored = _read(path, key, model)
+        stored = read_grams(path, key, model)
         if stored is not None:
-            return stored
+            return cls(_by_stream(stored), len(prompts))
 
         keep = cls.of(model, prompts, concepts)
-        try:
-            _write(path, key, keep)
-        except (WriteError, SafetensorError) as error:
-            logger.warning(
-                "the keep-list could not be cached, and is computed again next time: %s", error
-            )
+        write_grams(path, key, _flat(keep.grams))
         return keep
+
+    def beside(self, dictionaries: Iterable[Dictionary]) -> KeepList:
+        """Return this list with dictionaries beside it."""
+        return replace(self, dictionaries=tuple(dictionaries))
+
+    def lists(self, stream: str, erased: Iterable[str]) -> list[torch.Tensor]:
+        """Return ``(d, d)`` of each list that is kept, without what is about the erased."""
+        erased = list(erased)
+        found = [dictionary.gram(stream, erased) for dictionary in self.dictionaries]
+        # The empty prompt alone is no list beside a dictionary.
+        if not found or self.prompts:
+            found.append(self.gram(stream, erased))
+
+        return found
 
     def gram(self, stream: str, erased: Iterable[str]) -> torch.Tensor:
         """Return ``(d, d)`` of all prompts that are about none of the erased concepts.
@@ -99,53 +109,21 @@ class KeepList:
 def _key(model: Model, prompts: Sequence[TaggedPrompt], concepts: Sequence[str]) -> str:
     """Return a digest of everything that a keep-list is made from."""
     listed = [[tagged.prompt, *sorted(tagged.concepts)] for tagged in prompts]
-    asked = json.dumps([listed, list(concepts)]).encode()
-    # The empty prompt's embedding tells one text encoder from another.
-    encoder = {stream: model.tokens([""], stream) for stream in model.streams}
 
-    return digest_tensors(encoder, prefix=asked)
+    return encoder_key(model, json.dumps([listed, list(concepts)]).encode())
 
 
-def _write(path: Path, key: str, keep: KeepList) -> None:
-    tensors = {}
-    for stream, grams in keep.grams.items():
-        for tags, matrix in grams.items():
-            tensors[f"{stream} {json.dumps(sorted(tags))}"] = matrix.contiguous()
-
-    metadata = {"key": key, "sha256": digest_tensors(tensors)}
-    with replacing(path) as temporary:
-        # Not save_file, which leaves a temporary file of its own behind when it is killed.
-        temporary.write_bytes(save(tensors, metadata))
+def _flat(grams: Grams) -> dict[tuple[str, str], torch.Tensor]:
+    return {
+        (stream, json.dumps(sorted(tags))): matrix
+        for stream, by_tags in grams.items()
+        for tags, matrix in by_tags.items()
+    }
 
 
-def _read(path: Path, key: str, model: Model) -> KeepList | None:
-    """Read a keep-list; ``None`` if there is none, or another, or a damaged one."""
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("key") != key:
-                return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError):
-        return None
+def _by_stream(stored: Mapping[tuple[str, str], torch.Tensor]) -> Grams:
+    grams: dict[str, dict[Tags, torch.Tensor]] = {}
+    for (stream, tags), matrix in stored.items():
+        grams.setdefault(stream, {})[frozenset(json.loads(tags))] = matrix
 
-    if metadata.get("sha256") != digest_tensors(tensors):
-        return None
-    try:
-        return _parsed(tensors, model)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def _parsed(tensors: Mapping[str, torch.Tensor], model: Model) -> KeepList:
-    grams: dict[str, dict[Tags, torch.Tensor]] = {stream: {} for stream in model.streams}
-    for name, matrix in tensors.items():
-        stream, _, tags = name.partition(" ")
-        width = model.tokens([""], stream).shape[1]
-        if tuple(matrix.shape) != (width, width) or not torch.isfinite(matrix).all():
-            raise ValueError(f"{name} is no Gram matrix of this model")
-        grams[stream][frozenset(json.loads(tags))] = matrix.double()
-
-    if not all(grams.values()):
-        raise ValueError("a stream has no Gram matrix")
-    return KeepList(grams)
+    return grams

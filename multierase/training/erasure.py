@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from multierase.increments.provenance import Cost, Provenance, Stop
 from multierase.increments.value import Increment, gram_factor
 from multierase.models.conditioning import Conditioning
 from multierase.models.model import Model
+from multierase.training.certificate import Exam, as_json, certificate
 from multierase.training.delta import Inputs, Student, predictions
 from multierase.training.examples import Examples
 from multierase.training.objectives import (
@@ -30,6 +32,10 @@ from multierase.training.trajectories import Batch, EvaluationCounter
 
 FREE_RATE = 0.005  # of a weight's root mean square, for parameters that train freely
 CORRELATION_WAIT = 10  # steps before SepME's code stops
+TRIAL_RATE = 0.1  # of the step that is taken on trial
+FIRST_STEP = 0.4  # of the erasure degree
+LEAST_RATE, LARGEST_RATE = 0.01, 1.0
+LOOK = 8  # steps between two looks at unseen sentences
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,11 @@ class Erasure:
         self.evaluations = EvaluationCounter()
         self.examples = Examples(model, plan, self.evaluations)
         self.step, self.seconds, self.finished = 0, 0.0, False
+        self.evaluations.forward = plan.spent
+        self.watched = self.asked = None
+        if plan.points is not None:
+            self.watched = Exam(model, plan.points, plan.watched, self.evaluations)
+            self.asked = Exam(model, plan.points, plan.asked, self.evaluations)
 
     @property
     def key(self) -> dict[str, Any]:
@@ -143,7 +154,53 @@ class Erasure:
         self.step += 1
         by_degree = self.degree.update(loss.degree)
         by_correlation = self.correlation.update(loss.correlation)
-        self.finished = by_degree or by_correlation
+        self.finished = by_degree or by_correlation or self._gone_unseen()
+
+    def calibrate(self, batch: Batch) -> None:
+        """Choose the step size: Adam's first step is to lower the degree by ``FIRST_STEP``.
+
+        What a step does to a base depends on its text encoder and its layers. So one is taken on
+        trial, in the direction that the first one will have, and taken back.
+        """
+        if self.settings.learning_rate is not None or not self.student.down:
+            return
+        inputs = self.inputs(batch)
+        with predictions([self.student], [inputs]) as (eps,):
+            squared_error(eps[: len(batch)], batch.target).backward()
+        variables = [self.student.variables[name] for name in self.student.down]
+        with torch.no_grad():
+            for variable in variables:
+                variable.copy_(-TRIAL_RATE * variable.grad.sign())
+            eps = self._predict(*inputs)[: len(batch)]
+            for variable in variables:
+                variable.zero_()
+        self.optimizer.zero_grad()
+        self.evaluations.trained += len(eps)
+        self.evaluations.forward += len(eps)
+
+        fell = 1 - erasure_degree(eps, batch.eps_concept, batch.eps_null).item()
+        rate = TRIAL_RATE * FIRST_STEP / max(fell, FIRST_STEP / 10)
+        rate = min(max(rate, LEAST_RATE), LARGEST_RATE)
+        for group, name in zip(self.optimizer.param_groups, self.student.variables, strict=True):
+            if name in self.student.down:
+                group["lr"] = rate
+
+    def _gone_unseen(self) -> bool:
+        """Whether unseen sentences say that the concept is gone; asked every few steps."""
+        settings = self.settings
+        if settings.stop_on != "unseen" or settings.stop_at is None or self.step % LOOK:
+            return False
+        if self.watched is None:
+            return bool(self.degree.average <= settings.stop_at)
+        answers = self.watched.answers(self._predict)
+
+        return fmean(answer.degree for answer in answers) <= settings.stop_at
+
+    def _predict(
+        self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning
+    ) -> torch.Tensor:
+        with torch.no_grad(), predictions([self.student], [(x_t, t, conditioning)]) as (eps,):
+            return eps
 
     def measure_step(self, batch: Batch) -> None:
         """Count the floating-point operations of a forward and backward, in forwards."""
@@ -205,7 +262,7 @@ class Erasure:
         self.finished = bool(state["finished"])
 
     def increment(self) -> Increment:
-        """Return what has been learned."""
+        """Return what has been learned, with its certificate."""
         model, prompts = self.model, self.concept.prompts
         grams = {stream: gram_factor(model.own_tokens(prompts, stream)) for stream in model.streams}
 
@@ -219,6 +276,7 @@ class Erasure:
 
     def _provenance(self) -> Provenance:
         concept = self.concept
+        certified = self._certificate()  # before its cost is counted
 
         return Provenance(
             concept=concept.name,
@@ -244,7 +302,16 @@ class Erasure:
                 degrees=tuple(round(degree, 5) for degree in self.degree.curve),
             ),
             separation=self.plan.separation,
+            certificate=certified,
         )
+
+    def _certificate(self) -> dict[str, Any] | None:
+        """Ask the questions that were held back; ``None`` if there are none."""
+        if self.asked is None:
+            return None
+        answers = self.asked.answers(self._predict)
+
+        return {**certificate(answers), "questions": as_json(self.plan.asked)}
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Give each variable its learning rate: a coefficient has another unit than a weight."""
@@ -256,7 +323,7 @@ class Erasure:
 
     def _rate(self, name: str) -> float:
         if name in self.student.down:
-            return self.settings.learning_rate
+            return self.settings.learning_rate or TRIAL_RATE
 
         size = self.student.frozen[name].float().square().mean().sqrt().item()
         return self.settings.free_learning_rate or FREE_RATE * size

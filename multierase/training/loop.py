@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -85,9 +85,9 @@ def require_one_run(plans: Sequence[Plan], simultaneous: bool) -> None:
 
     settings = plans[0].settings
     for plan in plans:
-        if dataclasses.replace(plan.settings, keep=settings.keep) != settings:
+        if replace(plan.settings, keep=settings.keep, siblings=settings.siblings) != settings:
             raise ValueError(
-                "concepts that share a run must have the same settings, except for keep"
+                "concepts that share a run must have the same settings, except for what they keep"
             )
 
     exact = all(name in plan.readers for plan in plans for name in plan.parameters)
@@ -120,6 +120,7 @@ def descend(
     for erasure, batch in zip(erasures, batches, strict=True):
         if erasure.evaluations.step_cost == 0:
             erasure.measure_step(batch)
+            erasure.calibrate(batch)
 
     pairs = list(zip(erasures, batches, strict=True))
     inputs = [erasure.inputs(batch) for erasure, batch in pairs]

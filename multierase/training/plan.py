@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
-from multierase.errors import ConceptRefused
+from multierase.errors import ConceptRefused, UsageError
 from multierase.files import digest_bytes
 from multierase.increments.provenance import Separation
 from multierase.models.model import Model
 from multierase.prompts.concepts import Concept
+from multierase.prompts.kind import general_captions
 from multierase.prompts.lists import not_about
-from multierase.separation.directions import Directions, directions, gram
+from multierase.prompts.wording import with_article
+from multierase.separation.dictionary import Dictionary, words_of
+from multierase.separation.directions import Directions, covariance, directions, gram
+from multierase.training.certificate import Question
+from multierase.training.defaults import kind_of, with_defaults
 from multierase.training.settings import EraseSettings
+from multierase.training.trial import Points, Trial, Tried
 
 Objective = Literal["esd", "correlation"]
+
+SENTENCES = 256  # about a concept, from whose tokens its directions are found
+NEAREST = 4  # siblings, if none are given
+SIBLING_SENTENCES = 32  # about each
+ASKED = 12  # held-back sentences of the certificate
+KEPT = 4  # prompts of each other source
+WATCHED = 6  # held-back sentences of the stop
+HELD_BACK = 4  # every fourth form that is understood
 
 
 @dataclass(frozen=True)
@@ -24,16 +41,22 @@ class Plan:
 
     Args:
         concept: with its sentences and their contexts.
-        settings: as they were asked for.
+        settings: as they were asked for, with the kind's defaults filled in.
         objective: ``esd`` or SepME's ``correlation``.
         parameters: names of the parameters that may change.
         readers: those of them that read one stream alone, with the stream.
         exact: prompts that separated parameters leave exactly as they are.
-        listed: prompts that they change as little as can be.
+        listed: prompts that they change as little as can be, beside the dictionary.
         kept: prompts of the keep loss.
         directions: by stream the directions that its readers are trained along; empty if they are
             trained freely.
         beside: names of the concepts under whose increments it is trained too.
+        tried: what the base understands of the concept; ``None`` without a kind.
+        watched: held-back sentences that may end the training.
+        asked: held-back sentences and kept prompts of the certificate.
+        dictionary: number of sentences of the dictionary that is kept.
+        points: where the questions are asked, if there are any.
+        spent: evaluations that the trial took.
     """
 
     concept: Concept
@@ -46,6 +69,12 @@ class Plan:
     kept: tuple[str, ...]
     directions: Mapping[str, Directions]
     beside: tuple[str, ...]
+    tried: Tried | None
+    watched: tuple[Question, ...]
+    asked: tuple[Question, ...]
+    dictionary: int
+    points: Points | None
+    spent: int
 
     @property
     def kept_exactly(self) -> tuple[str, ...]:
@@ -76,9 +105,11 @@ class Plan:
             return Separation()
 
         in_mean = None
-        if self.listed:
+        if self.listed or self.dictionary:
             digest = digest_bytes("\n".join(self.listed), length=16)
             in_mean = {"prompts": len(self.listed), "sha256": digest}
+            if self.tried is not None:
+                in_mean |= {"dictionary": self.dictionary, "forms": list(self.tried.forms)}
         found = {
             stream: {"rank": float(each.rank), "residual": round(each.residual, 5)}
             for stream, each in self.directions.items()
@@ -87,72 +118,266 @@ class Plan:
         return Separation(self.kept_exactly, in_mean, found)
 
 
-def resolve(
-    model: Model,
-    concept: Concept,
-    settings: EraseSettings,
-    objective: Objective,
-    beside: Sequence[str] = (),
-) -> Plan:
-    """Resolve everything that an erasure of ``concept`` needs to know.
+class Planner:
+    """Resolves the erasures of one request, which share a kind, its trial and its dictionary.
 
     Args:
-        beside: names of the concepts under whose increments it is trained too; not of those that
-            only share the run.
-
-    Raises:
-        ValueError: for a scope that the model does not have, or a prompt that its tokenizer cannot
-            represent.
-        ConceptRefused: if the prompts to keep exactly use every direction that the concept uses.
+        model: the frozen base.
+        settings: as they were asked for.
+        objective: ``esd`` or SepME's ``correlation``.
+        library: names of concepts that were erased before: they are kept.
+        folder: where the dictionary's forms are kept; see ``Dictionary``.
+        progress: show progress bars on stderr.
     """
-    known = model.known_prompts if settings.known else []
-    concept = concept.with_sentences(known)
-    for prompt in (*concept.prompts, concept.erase_from, concept.anchor):
-        if prompt:
-            model.require_representable(prompt)
 
-    parameters = tuple(model.scope_parameters(settings.scope))
-    readers = {name: stream for name, stream in model.readers.items() if name in parameters}
-    exact = ("", *settings.keep) if settings.decouple else ()
-    listed = tuple(not_about(known, concept.name))
+    def __init__(
+        self,
+        model: Model,
+        settings: EraseSettings,
+        objective: Objective = "esd",
+        *,
+        library: Iterable[str] = (),
+        folder: str | Path | None = None,
+        progress: bool = False,
+    ):
+        self.model, self.objective, self.library = model, objective, tuple(library)
+        self.kind = kind_of(model, settings.kind)
+        self.settings = with_defaults(settings, self.kind)
+        self.known = model.known_prompts if settings.known else []
+        self.trial = Trial(model, self.kind, self.settings.seed)
+        self.folder, self.progress = folder, progress
+        self._dictionaries: dict[tuple[str, ...], Dictionary] = {}
 
-    # A scope without readers has no directions, so no overlap of tokens can refuse it.
-    found = {}
-    if settings.decouple:
-        for stream in sorted(set(readers.values())):
-            found[stream] = _directions(model, concept, settings, exact, listed, stream)
-    kept = (*settings.keep, *not_about(known, concept.name, *beside))
+    def _dictionary(self, tried: Tried | None) -> Dictionary | None:
+        """Return what is kept beside every list; ``None`` without a kind."""
+        if tried is None:
+            return None
+        if tried.forms not in self._dictionaries:
+            self._dictionaries[tried.forms] = Dictionary.of(
+                self.model, self.kind, tried.forms, self.folder, progress=self.progress
+            )
 
-    return Plan(
-        concept=concept,
-        settings=settings,
-        objective=objective,
-        parameters=parameters,
-        readers=readers,
-        exact=exact,
-        listed=listed,
-        kept=kept if settings.keep_weight else (),
-        directions=found,
-        beside=tuple(beside),
-    )
+        return self._dictionaries[tried.forms]
 
+    @cached_property
+    def words(self) -> list[str]:
+        """The base's vocabulary, and the kind's subjects."""
+        return words_of(self.model, self.kind)
 
-def _directions(
-    model: Model,
-    concept: Concept,
-    settings: EraseSettings,
-    exact: Sequence[str],
-    listed: Sequence[str],
-    stream: str,
-) -> Directions:
-    own = model.tokens(concept.prompts, stream)
-    kept_exactly = model.tokens(exact, stream)
-    kept = gram(model.tokens(listed, stream)) if listed else None
+    def plan(self, concept: Concept, keep: Sequence[str] = (), beside: Sequence[str] = ()) -> Plan:
+        """Resolve everything that an erasure of ``concept`` needs to know.
 
-    try:
-        return directions(
-            own, kept_exactly, kept, tolerance=settings.tolerance, ridge=settings.ridge
+        Args:
+            keep: more prompts that must not change at all.
+            beside: names of the concepts under whose increments it is trained too; not of those
+                that only share the run.
+
+        Raises:
+            UsageError: for a sibling that is the concept itself.
+            ValueError: for a scope that the model does not have, or a prompt that its tokenizer
+                cannot represent.
+            ConceptRefused: if the base does not draw the concept, or the prompts to keep exactly
+                use every direction that the concept uses.
+        """
+        model = self.model
+        settings = replace(self.settings, keep=(*self.settings.keep, *keep))
+        self._require_sensible(concept, settings)
+        tried = self.trial.of(concept.name) if self.kind and not concept.erase_from else None
+        dictionary = self._dictionary(tried)
+        listed_concept = concept.with_sentences(self.known)
+        if listed_concept.is_bare and tried:
+            concept = self._with_sentences(concept, tried)
+        else:
+            concept = listed_concept
+        if self.kind and not concept.anchor and not concept.erase_from:
+            concept = replace(concept, anchor=self.kind.anchor)
+        for prompt in (*concept.prompts, concept.erase_from, concept.anchor):
+            if prompt:
+                model.require_representable(prompt)
+
+        parameters = tuple(model.scope_parameters(settings.scope))
+        readers = {name: stream for name, stream in model.readers.items() if name in parameters}
+        exact = ("", *settings.keep) if settings.decouple else ()
+        listed = tuple(not_about(self.known, concept.name))
+
+        # A scope without readers has no directions, so no overlap of tokens can refuse it.
+        streams = sorted(set(readers.values())) if settings.decouple else []
+        siblings = settings.siblings or self._nearest(concept, exact, listed, dictionary, streams)
+        settings = replace(settings, siblings=siblings)
+        near = self._about_siblings(siblings, tried)
+        found = {s: self._directions(concept, exact, listed, near, dictionary, s) for s in streams}
+        kept = (*settings.keep, *near, *not_about(self.known, concept.name, *beside))
+
+        return Plan(
+            concept=concept,
+            settings=settings,
+            objective=self.objective,
+            parameters=parameters,
+            readers=readers,
+            exact=exact,
+            listed=(*listed, *near),
+            kept=kept if settings.keep_weight else (),
+            directions=found,
+            beside=tuple(beside),
+            tried=tried,
+            watched=self._watched(concept, tried),
+            asked=self._asked(concept, tried, siblings, listed),
+            dictionary=dictionary.count if dictionary else 0,
+            points=self.trial.points if tried else None,
+            spent=self.trial.spent(),
         )
-    except ConceptRefused as error:
-        error.concept = concept.name
-        raise
+
+    def _require_sensible(self, concept: Concept, settings: EraseSettings) -> None:
+        name = concept.name.lower()
+        same = [sibling for sibling in settings.siblings if sibling.lower() == name]
+        if same:
+            raise UsageError(
+                f"the sibling {same[0]!r} is the concept itself: give names that are to stay"
+            )
+
+    def _random(self, what: str) -> random.Random:
+        return random.Random(f"{self.settings.seed}/{what}")
+
+    def _with_sentences(self, concept: Concept, tried: Tried) -> Concept:
+        """Return the concept in forms that the base understands, about its whole vocabulary."""
+        forms, _ = _held_back(tried)
+        rng = self._random(f"sentences/{concept.name}")
+        words = self.words
+        words = [word for word in words if word not in tried.subjects] or words
+        words = [word for word in words if not self.kind.mentions(concept.name, word)]
+
+        pairs = {concept.name: ""}
+        order = [rng.sample(words, len(words)) for _ in forms]
+        for index in range(SENTENCES):
+            place, form = divmod(index, len(forms))
+            word = order[form][place % len(words)]
+            sentence, context = self.kind.sentence(forms[form], concept.name, word)
+            if self.model.reads_whole(sentence):
+                pairs[sentence] = context
+
+        return replace(concept, prompts=tuple(pairs), contexts=tuple(pairs.values()))
+
+    def _nearest(
+        self,
+        concept: Concept,
+        exact: Sequence[str],
+        listed: Sequence[str],
+        dictionary: Dictionary | None,
+        streams: Sequence[str],
+    ) -> tuple[str, ...]:
+        """Return the names whose tokens the concept's directions would move most."""
+        if not self.kind or not streams:
+            return ()
+        known = dict.fromkeys([*self.library, *self.kind.beside])
+        names = replace(self.kind, beside=tuple(known)).names_beside(concept.name)
+
+        stream = streams[0]
+        basis = self._directions(concept, exact, listed, (), dictionary, stream).basis
+        moves = {}
+        for name in names:
+            tokens = self.model.own_tokens([name], stream).float()
+            moves[name] = (tokens @ basis).square().sum().item()
+
+        return tuple(sorted(moves, key=lambda name: -moves[name])[:NEAREST])
+
+    def _about_siblings(self, siblings: Sequence[str], tried: Tried | None) -> tuple[str, ...]:
+        if not self.kind or not tried:
+            return tuple(siblings)
+
+        found = []
+        for name in siblings:
+            rng = self._random(f"siblings/{name}")
+            for index in range(SIBLING_SENTENCES):
+                form = tried.forms[index % len(tried.forms)]
+                found.append(self.kind.sentence(form, name, rng.choice(self.words))[0])
+
+        return tuple(dict.fromkeys(found))
+
+    def _directions(
+        self,
+        concept: Concept,
+        exact: Sequence[str],
+        listed: Sequence[str],
+        near: Sequence[str],
+        dictionary: Dictionary | None,
+        stream: str,
+    ) -> Directions:
+        model, settings = self.model, self.settings
+        lists = [gram(model.tokens(prompts, stream)) for prompts in (listed, near) if prompts]
+        if dictionary:
+            lists.append(dictionary.gram(stream, [concept.name]))
+        # Each list weighs the same, as in the joint solve.
+        kept = sum(covariance(matrix) for matrix in lists) if lists else None
+
+        try:
+            return directions(
+                model.tokens(concept.prompts, stream),
+                model.tokens(exact, stream),
+                kept,
+                tolerance=settings.tolerance,
+                ridge=settings.ridge,
+            )
+        except ConceptRefused as error:
+            error.concept = concept.name
+            raise
+
+    def _watched(self, concept: Concept, tried: Tried | None) -> tuple[Question, ...]:
+        if not tried:
+            return ()
+        forms, _ = _held_back(tried)
+
+        return self._own(concept, forms, tried.subjects[1::2], WATCHED)
+
+    def _asked(
+        self,
+        concept: Concept,
+        tried: Tried | None,
+        siblings: Sequence[str],
+        listed: Sequence[str],
+    ) -> tuple[Question, ...]:
+        """Return the certificate's questions: about the concept, and about what is to stay."""
+        if not tried:
+            return ()
+
+        trained, held = _held_back(tried)
+        subjects = tried.subjects[::2]
+        questions = list(self._own(concept, [*held, *trained], subjects, ASKED))
+        for index, name in enumerate(siblings[:NEAREST]):
+            form = tried.forms[index % len(tried.forms)]
+            sentence, context = self.kind.sentence(form, name, subjects[index % len(subjects)])
+            questions.append(Question(sentence, context, "siblings"))
+
+        for subject in subjects:
+            questions.append(Question(with_article(subject), "", "kept"))
+        for prompt in self._random(f"asked/{concept.name}").sample(listed, min(KEPT, len(listed))):
+            questions.append(Question(prompt, "", "kept"))
+        captions = [
+            caption
+            for caption in general_captions()
+            if self.model.reads_whole(caption) and not self.kind.mentions(concept.name, caption)
+        ]
+        for caption in self._random("captions").sample(captions, min(KEPT, len(captions))):
+            questions.append(Question(caption, "", "general"))
+
+        return tuple(questions)
+
+    def _own(
+        self, concept: Concept, forms: Sequence[str], subjects: Sequence[str], count: int
+    ) -> tuple[Question, ...]:
+        """Return questions about a concept, in each form and about each subject in turn."""
+        pairs = {}
+        for index in range(count):
+            # The subjects shift by one in each round, so that no form has the same one again.
+            turn, form = divmod(index, len(forms))
+            subject = subjects[(turn + form) % len(subjects)]
+            sentence, context = self.kind.sentence(forms[form], concept.name, subject)
+            pairs[sentence] = context
+
+        return tuple(Question(sentence, context, "own") for sentence, context in pairs.items())
+
+
+def _held_back(tried: Tried) -> tuple[list[str], list[str]]:
+    """Divide the forms into those to train with and those to certify with."""
+    held = list(tried.forms[HELD_BACK - 1 :: HELD_BACK])
+
+    return [form for form in tried.forms if form not in held], held

@@ -11,7 +11,7 @@ from multierase.errors import suggest
 from multierase.models.scopes import scope_names
 
 Schedule = Literal["pooled", "frozen", "student"]
-Statistic = Literal["degree", "correlation"]
+Statistic = Literal["unseen", "degree", "correlation"]
 Regularizer = Literal["none", "l1", "l2"]
 
 
@@ -20,7 +20,14 @@ class EraseSettings:
     """How to erase.
 
     Args:
-        scope: which weights may change; each family of models has its own list.
+        kind: how people speak of the concept: a shipped kind, one that the base brings, or a YAML
+            file. Its sentences are tried and trained with, and the dictionary is kept beside it.
+            ``auto`` takes the base's own, else ``artist``; ``none`` takes no sentences and keeps no
+            dictionary.
+        siblings: names like the concept's that are to stay; they weigh more in training and solve.
+            By default the nearest of the kind's names and of the library.
+        scope: which weights may change; each family of models has its own list. By default the
+            kind's.
         schedule: where the latents ``x_t`` come from. ``pooled``: from every point of a few
             trajectories of the frozen base, whose guidance has made the predictions that the target
             needs; the points are used again and again. ``frozen`` (the authors' later code):
@@ -28,17 +35,18 @@ class EraseSettings:
             (the paper): the same, sampled from the erased model itself.
         trajectories: number of trajectories of the pooled schedule, with ``sampler_steps`` points
             each. These two bound the memory of the pool.
-        eta: strength of the negative guidance, the paper's ``η``.
+        eta: strength of the negative guidance, the paper's ``η``; by default the kind's, else 3.
         steps: the most optimiser steps; the early stop ends most erasures sooner.
         batch_size: latents in a step.
         learning_rate: Adam's learning rate for separated parameters, such as keys and values: one
-            step moves the concept's tokens by about as much.
+            step moves the concept's tokens by about as much. By default it is measured: the first
+            step is to lower the erasure degree by a fixed amount.
         free_learning_rate: Adam's learning rate for all other weights; by default half a percent of
             each tensor's root mean square.
         stop_at: stop when the moving average of ``stop_on`` is at or below this; null takes all
             steps.
-        stop_on: the erasure ``degree``, which has no unit, or, as in SepME, the ``correlation``
-            itself, whose scale is the model's.
+        stop_on: the erasure degree of ``unseen`` sentences, the ``degree`` of the training's own,
+            or, as in SepME, the ``correlation`` itself, whose scale is the model's.
         momentum: momentum of the moving average of ``stop_on``.
         sampler_steps: DDIM steps of a whole trajectory; a latent is taken from a random one.
         sampling_batch: latents sampled at once, and trained on at once where several concepts share
@@ -67,13 +75,15 @@ class EraseSettings:
         ValueError: for values out of range; all of them at once.
     """
 
-    scope: str = "esd-x-strict"
+    kind: str = "auto"
+    siblings: tuple[str, ...] = ()
+    scope: str | None = None
     schedule: Schedule = "pooled"
-    trajectories: int = 16
-    eta: float = 3.0
-    steps: int = 60
+    trajectories: int = 8
+    eta: float | None = None
+    steps: int = 120
     batch_size: int = 4
-    learning_rate: float = 1e-1
+    learning_rate: float | None = None
     free_learning_rate: float | None = None
     stop_at: float | None = -1.0
     stop_on: Statistic = "degree"
@@ -94,6 +104,7 @@ class EraseSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", tuple(self.keep))
+        object.__setattr__(self, "siblings", tuple(self.siblings))
         problems = list(self._problems())
         if problems:
             raise ValueError("erase settings: " + "; ".join(problems))
@@ -129,7 +140,7 @@ class EraseSettings:
 
     def _wrong_choices(self) -> Iterator[str]:
         scopes = scope_names()
-        if self.scope not in scopes:
+        if self.scope is not None and self.scope not in scopes:
             yield f"unknown scope {self.scope!r}{suggest(self.scope, scopes)}; scopes: {scopes}"
 
         choices = {"schedule": Schedule, "stop_on": Statistic, "regularizer": Regularizer}

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from multierase import KeepList, TaggedPrompt
+from multierase.files import digest_tensors
 from multierase.separation import keep_list
 from multierase.separation.directions import gram
 
@@ -45,9 +46,9 @@ def test_its_sum_does_not_depend_on_the_order_it_was_read_in():
         frozenset(name): gram(10.0**place * torch.randn(9, 16, generator=chance))
         for place, name in enumerate("abcd")
     }
-    backwards = KeepList({"tokens": dict(reversed(grams.items()))})
+    backwards = KeepList({"tokens": dict(reversed(grams.items()))}, 4)
     assert torch.equal(
-        KeepList({"tokens": grams}).gram("tokens", ["A"]), backwards.gram("tokens", ["a"])
+        KeepList({"tokens": grams}, 4).gram("tokens", ["A"]), backwards.gram("tokens", ["a"])
     )
 
 
@@ -112,7 +113,7 @@ def other_numbers(path):
 def of_another_shape(path):
     def change(tensors, metadata):
         tensors.update({name: matrix[:3, :3].clone() for name, matrix in tensors.items()})
-        metadata["sha256"] = keep_list.digest_tensors(tensors)
+        metadata["sha256"] = digest_tensors(tensors)
 
     rewritten(path, change)
 
@@ -121,7 +122,7 @@ def without_a_stream(path):
     def change(tensors, metadata):
         tensors.clear()
         tensors["other []"] = torch.eye(3)
-        metadata["sha256"] = keep_list.digest_tensors(tensors)
+        metadata["sha256"] = digest_tensors(tensors)
 
     rewritten(path, change)
 
@@ -129,7 +130,7 @@ def without_a_stream(path):
 def infinite(path):
     def change(tensors, metadata):
         next(iter(tensors.values()))[0, 0] = torch.inf
-        metadata["sha256"] = keep_list.digest_tensors(tensors)
+        metadata["sha256"] = digest_tensors(tensors)
 
     rewritten(path, change)
 

@@ -11,7 +11,9 @@ from trained import erasure_of, plan_of
 from multierase import Concept, EraseSettings, erase
 
 SENTENCES = ("Noto", "a church by Noto", "Noto art")
-POOLED = EraseSettings(schedule="pooled", trajectories=5, sampler_steps=4, batch_size=4)
+POOLED = EraseSettings(
+    kind="none", eta=3.0, schedule="pooled", trajectories=5, sampler_steps=4, batch_size=4
+)
 
 
 def rows_of(conditioning):

@@ -9,14 +9,14 @@ import torch
 
 from multierase import Concept, EraseSettings, Increment, Model
 from multierase.training.erasure import Erasure
-from multierase.training.plan import Plan, resolve
+from multierase.training.plan import Plan, Planner
 
 
 def plan_of(
     model: Model, concept: Concept | str, settings: EraseSettings, objective: str = "esd", beside=()
 ) -> Plan:
     named = Concept(concept) if isinstance(concept, str) else concept
-    return resolve(model, named, settings, objective, beside)
+    return Planner(model, settings, objective).plan(named, beside=beside)
 
 
 def erasure_of(

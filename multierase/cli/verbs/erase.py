@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from multierase.cli.console import print_table
+from multierase.cli.console import print_table, say
 from multierase.cli.requests import (
     listed_in,
     open_workspace,
@@ -18,6 +19,7 @@ from multierase.cli.requests import (
 )
 from multierase.errors import ConceptRefused, UsageError
 from multierase.increments.library import Library
+from multierase.increments.provenance import in_words
 from multierase.methods import Refusal
 from multierase.prompts.concepts import Concept, require_distinct
 from multierase.training.settings import EraseSettings
@@ -70,6 +72,9 @@ def print_erase(report: dict) -> None:
     keys = ("steps", "erasure_degree", "stop_reason", "evaluations", "seconds")
     cells = [(row["concept"], Path(row["file"]).name, *(row[key] for key in keys)) for row in rows]
     print_table(f"increments in {Path(rows[0]['file']).parent}", COLUMNS, cells)
+    for row in rows:
+        if row["certificate"]:
+            say(f"{row['concept']}: {in_words(row['certificate'])}")
 
 
 def _concepts(arguments: Namespace) -> list[Concept]:
@@ -111,7 +116,12 @@ def _row(trained: Trained) -> dict:
         "steps": made.stop and made.stop.steps,
         "evaluations": made.cost and made.cost.evaluations,
         "seconds": made.cost and made.cost.seconds,
+        "certificate": made.certificate and _without_questions(made.certificate),
     }
+
+
+def _without_questions(certificate: Mapping) -> dict:
+    return {key: value for key, value in certificate.items() if key != "questions"}
 
 
 def _warn_of_entangled(workspace: Workspace, names: list[str]) -> None:

@@ -16,11 +16,12 @@ from multierase.cli.requests import (
 )
 from multierase.errors import UsageError
 from multierase.increments.library import Library
+from multierase.increments.provenance import in_words
 
 if TYPE_CHECKING:
     from multierase.increments.header import Header
 
-LISTED = ("concept", "method", "scope", "steps", "degree", "stop", "kB", "evaluations", "base")
+LISTED = ("concept", "method", "scope", "gone", "degree", "steps", "kB", "evaluations", "base")
 
 
 def run_ls(arguments: Namespace) -> dict:
@@ -39,9 +40,9 @@ def print_ls(report: dict) -> None:
             row["concept"],
             row["method"],
             row["scope"],
-            row["steps"],
+            percent(row["gone"]),
             row["erasure_degree"],
-            row["stop_reason"],
+            row["steps"],
             row["bytes"] / 1e3,
             row["evaluations"],
             row["base"],
@@ -59,6 +60,7 @@ def _row(header: Header) -> dict[str, Any]:
         "file": str(header.path),
         "method": made.method,
         "scope": made.scope,
+        "gone": made.certificate and made.certificate.get("gone"),
         "stop_reason": made.stop and made.stop.reason,
         "erasure_degree": made.stop and made.stop.degree,
         "steps": made.stop and made.stop.steps,
@@ -116,11 +118,12 @@ def _results(report: dict) -> list[tuple[str, object]]:
         ("steps taken", report["steps"]),
         ("stopped by", report["stop_reason"]),
         ("erasure degree", _curve(report["stop"])),
+        ("certificate", report["certificate"] and in_words(report["certificate"])),
         ("evaluations", cost.get("evaluations")),
         ("seconds", cost.get("seconds")),
         ("peak memory, MiB", cost.get("peak_memory_mib")),
         ("kept exactly", _listed([repr(prompt) for prompt in separation.get("kept_exactly", [])])),
-        ("kept in the mean", mean and f"{mean.get('prompts')} prompts"),
+        ("kept in the mean", mean and _in_mean(mean)),
         ("directions", _listed(_directions(separation.get("directions", {})))),
         ("norm", report["norm"]),
         ("parameters", len(report["parameters"])),
@@ -129,6 +132,12 @@ def _results(report: dict) -> list[tuple[str, object]]:
         ("seed", None if "seed" in report["settings"] else report["seed"]),
     ]
     return [(name, value) for name, value in rows if value not in (None, "", {}, "-")]
+
+
+def _in_mean(mean: dict) -> str:
+    listed = f"{mean.get('prompts')} prompts"
+
+    return f"{listed}, {mean['dictionary']} of the dictionary" if "dictionary" in mean else listed
 
 
 def _directions(directions: dict) -> list[str]:

@@ -1,0 +1,270 @@
+"""The dictionary: what a base can be asked for, by the words of its own tokenizer.
+
+An increment that was trained beside a list of prompts keeps the words that the list names, and
+loses the others: the directions that a list leaves free are the unlisted words' own. A user's
+vocabulary is open, so the list has to be the whole vocabulary. Only its Gram matrix is needed, and
+random sentences settle it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import torch
+from tqdm import tqdm
+
+from multierase.files import digest_bytes
+from multierase.models.model import Model
+from multierase.prompts.kind import Kind, general_captions
+from multierase.prompts.wording import with_article
+from multierase.separation.cache import encoder_key, read_grams, write_grams
+from multierase.separation.directions import covariance, gram
+
+CACHE = ".dictionary"
+MOST_WORDS = 4096  # the most frequent ones; the next are names and scraps
+BATCH = 256  # sentences between two looks at whether a form's Gram matrix has settled
+MOST = 4096  # sentences of a form, settled or not
+SETTLED = 0.1  # how much farther out an unlisted sentence may lie than a listed one
+RIDGE = 1e-3  # of the mean variance, as in the separation
+CAPTIONS = ""  # the form of captions that are kept as they are
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A sentence of the dictionary, and the words and names that fill it, in lower case."""
+
+    prompt: str
+    filled: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A sentence form of a kind, filled with a base's own vocabulary.
+
+    Args:
+        count: number of sentences, drawn one after another.
+        grams: by stream the Gram matrix ``(d, d)`` float64 of all of them.
+    """
+
+    count: int
+    grams: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """Sentences about a base's own vocabulary in the forms of a kind, as Gram matrices.
+
+    The forms have to be those that the erased concept's own sentences have: then the two differ in
+    the concept alone.
+
+    Args:
+        model: whose text encoders read them.
+        kind: whose forms they have.
+        forms: by template, and ``CAPTIONS``.
+    """
+
+    model: Model
+    kind: Kind
+    forms: Mapping[str, Form]
+    _kin: dict[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        kind: Kind,
+        templates: Iterable[str],
+        folder: str | Path | None = None,
+        *,
+        progress: bool = False,
+    ) -> Dictionary:
+        """Draw sentences of each form until unlisted ones are no news; see ``novelty``.
+
+        Args:
+            templates: of the kind's sentences.
+            folder: keep each form in a file there, for models with the same text encoders.
+            progress: show a progress bar on stderr.
+        """
+        forms = {}
+        for template in tqdm([CAPTIONS, *templates], "dictionary", delay=1, disable=not progress):
+            form = _form(model, kind, template, folder)
+            if form.count:
+                forms[template] = form
+
+        return cls(model, kind, forms)
+
+    @property
+    def count(self) -> int:
+        """The number of its sentences."""
+        return sum(form.count for form in self.forms.values())
+
+    @property
+    def words(self) -> list[str]:
+        """The words that it is made of, the most frequent first."""
+        return words_of(self.model, self.kind)
+
+    @cached_property
+    def sentences(self) -> dict[str, list[Listed]]:
+        """All of its sentences, by form."""
+        return {
+            template: list(
+                itertools.islice(_sentences(self.model, self.kind, template), form.count)
+            )
+            for template, form in self.forms.items()
+        }
+
+    def gram(self, stream: str, erased: Iterable[str]) -> torch.Tensor:
+        """Return ``(d, d)`` of all sentences that are about none of the erased concepts.
+
+        Each form weighs the same, however many sentences settled it.
+        """
+        apart = frozenset().union(*(self._apart(concept) for concept in erased))
+        total = torch.zeros(())
+        for template, form in self.forms.items():
+            # They are few: the concept's own words, and what is like it.
+            gone = [each.prompt for each in self.sentences[template] if each.filled & apart]
+            kept = form.grams[stream]
+            if gone:
+                kept = kept - gram(self.model.fresh_tokens(gone, stream))
+            total = total + covariance(kept)
+
+        return total
+
+    def _apart(self, concept: str) -> frozenset[str]:
+        """Return the words and names, in lower case, that go with a concept: its own, its kin."""
+        if concept not in self._kin:
+            listed = itertools.chain.from_iterable(self.sentences.values())
+            filled = frozenset().union(*(each.filled for each in listed))
+            kept = replace(self.kind, beside=tuple(filled)).names_beside(concept)
+            self._kin[concept] = filled - frozenset(kept)
+
+        return self._kin[concept]
+
+
+def novelty(listed: torch.Tensor, drawn: torch.Tensor) -> float:
+    """Return how much farther out new sentences lie than those of a list, in its own metric.
+
+    With ``C`` the covariance of the listed tokens, a token's distance is ``eᵀ (C + ridge)⁻¹ e``.
+    Returned is the new tokens' mean over the listed ones', less one. 0: they are no news; a list
+    that leaves words out has its free directions along exactly these.
+
+    Args:
+        listed, drawn: Gram matrices ``(d, d)``.
+    """
+    metric = covariance(listed) + RIDGE * torch.eye(len(listed), dtype=torch.float64)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(metric))
+    far, near = (covariance(matrix) * inverse for matrix in (drawn, listed))
+
+    return (far.sum() / near.sum() - 1).item()
+
+
+# Text encoders stay as they are, so a form that was filled once holds as long as its model does.
+_filled_before: WeakKeyDictionary[Model, dict[tuple, Form]] = WeakKeyDictionary()
+
+
+def _form(model: Model, kind: Kind, template: str, folder: str | Path | None) -> Form:
+    """Return a form that was filled before, in this process or a file; else fill it and keep it."""
+    before = _filled_before.setdefault(model, {})
+    asked = (template, kind.subjects, kind.beside, kind.keep if template == CAPTIONS else ())
+    if asked not in before:
+        before[asked] = _from_file(model, kind, template, folder)
+
+    return before[asked]
+
+
+def _from_file(model: Model, kind: Kind, template: str, folder: str | Path | None) -> Form:
+    if folder is None:
+        return _filled(model, kind, template)
+
+    first = [each.prompt for each in itertools.islice(_sentences(model, kind, template), BATCH)]
+    asked = json.dumps([first, len(words_of(model, kind)), BATCH, MOST, SETTLED]).encode()
+    key = encoder_key(model, asked)
+    path = Path(folder) / f"{CACHE}-{kind.name}-{digest_bytes(template, length=8)}"
+    stored = read_grams(path, key, model)
+    if stored is not None:
+        ((_, count), *_) = stored
+        return Form(int(count), {stream: matrix for (stream, _), matrix in stored.items()})
+
+    made = _filled(model, kind, template)
+    write_grams(path, key, {(s, str(made.count)): matrix for s, matrix in made.grams.items()})
+    return made
+
+
+def _filled(model: Model, kind: Kind, template: str) -> Form:
+    sentences, count = _sentences(model, kind, template), 0
+    totals: dict[str, torch.Tensor] = {}
+    while count < MOST:
+        prompts = [each.prompt for each in itertools.islice(sentences, BATCH)]
+        if not prompts:
+            break
+
+        news = []
+        for stream in model.streams:
+            # Encoded without being remembered: thousands of prompts are not small.
+            drawn = gram(model.fresh_tokens(prompts, stream))
+            if count:
+                news.append(novelty(totals[stream], drawn))
+            totals[stream] = totals.get(stream, 0) + drawn
+        count += len(prompts)
+        if news and max(news) <= SETTLED:
+            break
+
+    return Form(count, totals)
+
+
+def _sentences(model: Model, kind: Kind, template: str) -> Iterator[Listed]:
+    """Yield what the model reads whole of a form's sentences, without end, or of the captions.
+
+    Of four sentences one is a context alone, one names something of the kind, and two have a word
+    in the name's place. All words come once before one comes again.
+    """
+    drawn = _drawn(model, kind, template) if template != CAPTIONS else _captions(kind)
+    skipped = 0
+    for each in drawn:
+        if model.reads_whole(each.prompt):
+            skipped = 0
+            yield each
+        elif (skipped := skipped + 1) > BATCH:
+            return  # a tokenizer that cuts every sentence off would be asked without end
+
+
+def _captions(kind: Kind) -> Iterator[Listed]:
+    for caption in (*general_captions(), *kind.keep):
+        yield Listed(caption, frozenset(re.findall(r"\w+", caption.lower())))
+
+
+def _drawn(model: Model, kind: Kind, template: str) -> Iterator[Listed]:
+    rng = random.Random(template)
+    words = words_of(model, kind)
+    alone, subjects = _shuffled(words, rng), _shuffled(words, rng)
+    others, names = _shuffled(words, rng), _shuffled(kind.beside or words, rng)
+    while True:
+        subject = next(alone)
+        _, context = kind.sentence(template, "", subject)
+        yield Listed(context or with_article(subject), frozenset({subject.lower()}))
+        for name in (next(names), next(others), next(others)):
+            subject = next(subjects)
+            sentence, _ = kind.sentence(template, name, subject)
+            filled = {subject.lower(), name.lower(), *name.lower().split()}
+            yield Listed(sentence, frozenset(filled))
+
+
+def _shuffled(names: Sequence[str], rng: random.Random) -> Iterator[str]:
+    """Yield all names in random order, again and again."""
+    while True:
+        yield from rng.sample(names, len(names))
+
+
+def words_of(model: Model, kind: Kind) -> list[str]:
+    """Return a base's vocabulary, the most frequent words first, and a kind's subjects."""
+    subjects = [subject for subject in kind.subjects if model.reads_whole(subject)]
+
+    return list(dict.fromkeys([*model.words()[:MOST_WORDS], *subjects]))

@@ -1,0 +1,206 @@
+"""What an erasure did, measured on sentences that it was not trained with: no picture, no judge.
+
+A base is asked for held-back sentences about a concept, and for prompts that are to stay, before
+and after. About a hundred evaluations of the denoiser say how far the concept's own effect is gone
+and how far everything else has moved.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+
+from multierase.increments.provenance import SIDES
+from multierase.models.conditioning import Conditioning
+from multierase.models.model import Model
+from multierase.training.trajectories import EvaluationCounter
+from multierase.training.trial import Points, Trial
+
+GONE = 0.0  # a degree at or below it: the sentence says nothing about the concept any more
+
+Predict = Callable[[torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]
+About = Literal["own", "siblings", "kept", "general"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt, the same without what it is about, and which side it stands on."""
+
+    prompt: str
+    context: str
+    about: About
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a prompt's prediction has changed.
+
+    With ``d = ε*(prompt) − ε*(context)``, what the prompt adds to its context on the base:
+
+    Args:
+        degree: ``⟨ε_θ(prompt) − ε*(context), d⟩ / ‖d‖²``: 1 on the base, 0 if nothing of ``d`` is
+            left. ``None`` for what is to stay.
+        moved: ``‖ε_θ(prompt) − ε*(prompt)‖``, in the size that ``d`` has for the concept's own
+            sentences, in the root mean square: 0 on the base.
+    """
+
+    prompt: str
+    about: About
+    degree: float | None
+    moved: float
+
+
+class Exam:
+    """Questions to one base, each asked at one point; the base's own answers are kept.
+
+    Args:
+        model: the base. What it predicts is asked for when it is first needed, so it must be free
+            of increments then.
+        points: latents; questions take them in turn.
+        evaluations: where the cost is counted.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        points: Points,
+        questions: Sequence[Question],
+        evaluations: EvaluationCounter,
+    ):
+        self.model, self.evaluations = model, evaluations
+        self.points = points.take([i % len(points.t) for i in range(len(questions))])
+        # Of a concept's own sentences alone, which come first, the contexts are asked for too.
+        self.questions = tuple(sorted(questions, key=lambda question: question.about != "own"))
+        self.own = sum(question.about == "own" for question in self.questions)
+        self._before: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def base(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the base's predictions for the prompts, and for the contexts of the own ones."""
+        if self._before is None:
+            prompts = [question.prompt for question in self.questions]
+            contexts = [question.context for question in self.questions[: self.own]]
+            predict = self.model.predict
+            self._before = self._ask(predict, prompts), self._ask(predict, contexts)
+
+        return self._before
+
+    def answers(self, predict: Predict) -> list[Answer]:
+        """Ask a changed model the same; ``predict`` is its ``ε_θ(x_t, t, conditioning)``."""
+        if not self.questions:
+            return []
+        eps_prompt, eps_context = self.base()
+        after = self._ask(predict, [question.prompt for question in self.questions])
+
+        effects = eps_prompt[: self.own] - eps_context
+        sizes = effects.square().flatten(1).sum(1).clamp_min(torch.finfo(torch.float32).tiny)
+        left = ((after[: self.own] - eps_context) * effects).flatten(1).sum(1) / sizes
+        moves = (after - eps_prompt).flatten(1).norm(dim=1) / sizes.mean().sqrt()
+
+        degrees = [*left.tolist(), *[None] * (len(self.questions) - self.own)]
+        return [
+            Answer(question.prompt, question.about, degree, moved)
+            for question, degree, moved in zip(self.questions, degrees, moves.tolist(), strict=True)
+        ]
+
+    @torch.no_grad()
+    def _ask(self, predict: Predict, prompts: Sequence[str]) -> torch.Tensor:
+        points = self.points.take(range(len(prompts)))
+        self.evaluations.forward += len(prompts)
+
+        return predict(points.x_t, points.t, self.model.encode(prompts)).float()
+
+
+def certificate(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Return JSON values for an increment's file: erasure and disturbance, mean and worst."""
+    own = [answer for answer in answers if answer.about == "own"]
+    report: dict[str, Any] = {"sentences": len(own)}
+    if own:
+        degrees = [answer.degree for answer in own]
+        worst = max(own, key=lambda answer: answer.degree)
+        report |= {
+            "gone": sum(degree <= GONE for degree in degrees) / len(own),
+            "degree": statistics.fmean(degrees),
+            "spread": statistics.pstdev(degrees),
+            "worst": worst.degree,
+            "worst_sentence": worst.prompt,
+        }
+    for side in SIDES:
+        listed = [answer for answer in answers if answer.about == side]
+        if listed:
+            report[side] = _of_side(listed)
+
+    return report
+
+
+def _of_side(answers: Sequence[Answer]) -> dict[str, Any]:
+    worst = max(answers, key=lambda answer: answer.moved)
+
+    return {
+        "prompts": len(answers),
+        "moved": statistics.fmean(answer.moved for answer in answers),
+        "worst": worst.moved,
+        "worst_prompt": worst.prompt,
+    }
+
+
+def as_json(questions: Sequence[Question]) -> list[dict[str, str]]:
+    """Return questions as JSON values, to be asked again."""
+    return [asdict(question) for question in questions]
+
+
+def examined(
+    model: Model, asked: Mapping[str, Sequence[Mapping[str, str]]], seed: int = 0
+) -> dict[str, Exam]:
+    """Ask the base the questions of several concepts, given as ``as_json`` gives them.
+
+    Args:
+        model: free of increments.
+        asked: by concept.
+        seed: of the latents.
+
+    Raises:
+        ValueError: for questions that are none.
+    """
+    points, evaluations = Trial(model, None, seed).points, EvaluationCounter()
+    exams = {}
+    for concept, listed in asked.items():
+        try:
+            questions = [Question(**question) for question in listed]
+        except TypeError as error:
+            raise ValueError(f"the certificate of {concept!r} is damaged: {error}") from error
+        exams[concept] = Exam(model, points, questions, evaluations)
+        exams[concept].base()
+
+    return exams
+
+
+def certify(model: Model, exams: Mapping[str, Exam], erased: Collection[str]) -> dict[str, Any]:
+    """Return JSON values that say what a composed model does to each concept.
+
+    Args:
+        model: with the increments of ``erased`` applied.
+        exams: by concept, of the base.
+        erased: names of concepts.
+    """
+    concepts, sides = {}, {}
+    for concept, exam in exams.items():
+        answers = exam.answers(model.predict)
+        found = certificate(answers)
+        for side in SIDES:
+            sides.setdefault(side, []).extend(a for a in answers if a.about == side)
+        # What was to stay beside one concept may be erased now: it is reported for all together.
+        kept = {key: value for key, value in found.items() if key not in SIDES}
+        moved = [answer.moved for answer in answers if answer.about == "own"]
+        kept["moved"] = statistics.fmean(moved) if moved else 0.0
+        concepts[concept] = {"erased": concept in erased, **kept}
+
+    report: dict[str, Any] = {"erased": sorted(erased), "concepts": concepts}
+    for side in ("kept", "general"):
+        if sides.get(side):
+            report[side] = _of_side(sides[side])
+
+    return report

@@ -1,0 +1,41 @@
+"""What a request leaves open: the kind of concept, and what a kind decides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from multierase.models.model import Model
+from multierase.prompts.kind import Kind, load_kind
+from multierase.training.settings import EraseSettings
+
+AUTO_KIND, DEFAULT_KIND, NO_KIND = "auto", "artist", "none"
+DEFAULT_SCOPE, DEFAULT_ETA = "esd-x-strict", 3.0
+
+
+def kind_of(model: Model, name: str) -> Kind | None:
+    """Return a kind by its name, for a base that may bring its own; ``None`` for ``none``.
+
+    Raises:
+        UsageError: for a kind that does not exist.
+    """
+    if name == AUTO_KIND:
+        own = sorted(model.kinds.glob("*.yaml")) if model.kinds else []
+        name = str(own[0]) if own else DEFAULT_KIND
+
+    return None if name == NO_KIND else load_kind(name, model.kinds)
+
+
+def with_defaults(settings: EraseSettings, kind: Kind | None) -> EraseSettings:
+    """Fill in what the user has left to the kind."""
+    scope = settings.scope or (kind and kind.scope) or DEFAULT_SCOPE
+    eta, stop_at = settings.eta, settings.stop_at
+    if eta is None:
+        eta = DEFAULT_ETA if kind is None or kind.eta is None else kind.eta
+        # The degree falls to -eta at the most.
+        if stop_at is not None and settings.stop_on != "correlation":
+            stop_at *= eta / DEFAULT_ETA
+    name = kind.name if kind else NO_KIND
+    if kind and settings.kind not in (AUTO_KIND, kind.name):
+        name = settings.kind
+
+    return replace(settings, kind=name, scope=scope, eta=eta, stop_at=stop_at)

@@ -1,0 +1,215 @@
+"""Which sentences about a concept a base understands, tried before anything is trained.
+
+A sentence that a base does not understand teaches nothing, and a direction found with it is not the
+concept's. So each form of a kind is tried: the base's own prediction has to move away from that of
+the context by more than it does for names that are made up.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+
+import torch
+
+from multierase.errors import ConceptRefused
+from multierase.files import digest_bytes
+from multierase.models.model import Model
+from multierase.prompts.kind import Kind
+from multierase.prompts.wording import with_article
+from multierase.training.trajectories import EvaluationCounter, trajectories
+
+FORMS = 14  # of a kind, the most usual first
+MADE_UP = 2  # names of as many tokens as the concept's
+UNDERSTOOD = 1.5  # times as far as a made-up name
+DRAWN = 1.35  # less than this in every form: the base does not know the name
+SHARE = 0.35  # of the farthest understood form; less is a side effect
+STEPS, GUIDANCE = 10, 3.0  # of the trajectories
+PLACES = (2, 5)  # of their points, at which forms are tried
+CANDIDATES, SUBJECTS = 24, 8
+
+
+@dataclass(frozen=True)
+class Points:
+    """Latents ``x_t`` ``(n, c, h, w)`` with their timesteps ``(n,)``."""
+
+    x_t: torch.Tensor
+    t: torch.Tensor
+
+    def take(self, index: Sequence[int]) -> Points:
+        """Return some of them, in this order."""
+        return Points(self.x_t[list(index)], self.t[list(index)])
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a base understands of a concept.
+
+    Args:
+        forms: templates of the kind that it understands, the farthest first.
+        ratios: by template how far its sentence moves the prediction, in that of made-up names.
+        subjects: what fills the sentences, the best understood first.
+    """
+
+    forms: tuple[str, ...]
+    ratios: dict[str, float]
+    subjects: tuple[str, ...]
+
+
+class Trial:
+    """Tries the sentences of one kind on one base; what concepts share is evaluated once.
+
+    Args:
+        model: the frozen base.
+        kind: how people speak of the concepts; without one, only the points can be had.
+        seed: of noise, subjects and made-up names.
+    """
+
+    def __init__(self, model: Model, kind: Kind | None, seed: int):
+        self.model, self.kind, self.seed = model, kind, seed
+        self.evaluations = EvaluationCounter()
+        self._counted = 0
+        self._sizes: dict[tuple[str, str], float] = {}
+        self._predicted: dict[tuple[str, int], torch.Tensor] = {}
+
+    def spent(self) -> int:
+        """Return the evaluations since the last call: what concepts share is the first one's."""
+        before, self._counted = self._counted, self.evaluations.forward
+
+        return self._counted - before
+
+    def of(self, name: str) -> Tried:
+        """Try a concept's name in every form.
+
+        Raises:
+            ConceptRefused: if no form moves the base more than a made-up name does.
+        """
+        forms = [form for form in list(self.kind.sentences)[:FORMS] if self._fits(form, name)]
+        if not forms:
+            raise ConceptRefused(
+                f"no sentence of the kind {self.kind.name!r} about {name!r} is short enough for "
+                "this base's tokenizer: give its --prompts",
+                name,
+            )
+        others = self._made_up(self.model.token_count(name, self.model.streams[0]) - 2)
+        moved = {form: self._moved(form, name) for form in forms}
+        ratios = {}
+        for form in forms:
+            usual = fmean(self._moved(form, other) for other in others)
+            ratios[form] = moved[form] / max(usual, 1e-12)
+        if max(ratios.values()) < DRAWN:
+            raise ConceptRefused(
+                f"this base does not draw {name!r}: in none of {len(forms)} sentences does the "
+                "name move its prediction more than a made-up one does (at most "
+                f"{max(ratios.values()):.2f} times as far), so there is nothing to erase; check "
+                f"the spelling and --kind ({self.kind.name!r} was taken)",
+                name,
+            )
+
+        # The best one, if none is clearly understood.
+        clear = min(UNDERSTOOD, max(ratios.values()))
+        known = [form for form in forms if ratios[form] >= clear]
+        farthest = max(moved[form] for form in known)
+        chosen = [form for form in known if moved[form] >= SHARE * farthest]
+        chosen.sort(key=lambda form: -ratios[form])
+
+        return Tried(tuple(chosen), ratios, self.subjects)
+
+    def predict(self, prompts: Sequence[str], places: Sequence[int]) -> torch.Tensor:
+        """Predict for each prompt at one of the points; each pair once."""
+        asked = list(dict.fromkeys(zip(prompts, places, strict=True)))
+        missing = [pair for pair in asked if pair not in self._predicted]
+        if missing:
+            texts, where = zip(*missing, strict=True)
+            points = self.points.take(where)
+            self.evaluations.forward += len(missing)
+            with torch.no_grad():
+                eps = self.model.predict(points.x_t, points.t, self.model.encode(texts)).float()
+            self._predicted.update(zip(missing, eps, strict=True))
+
+        return torch.stack([self._predicted[pair] for pair in zip(prompts, places, strict=True)])
+
+    def _fits(self, form: str, name: str) -> bool:
+        pairs = (self.kind.sentence(form, name, subject) for subject in self.subjects)
+
+        return all(self.model.reads_whole(sentence) for sentence, _ in pairs)
+
+    def _moved(self, form: str, name: str) -> float:
+        """Return ``‖ε(sentence) − ε(context)‖``, in the root mean square over the points."""
+        if (form, name) not in self._sizes:
+            pairs = [self.kind.sentence(form, name, subject) for subject in self.subjects[:2]]
+            sentences, contexts = zip(*pairs, strict=True)
+            places = self.tried_at
+            change = self.predict(sentences, places) - self.predict(contexts, places)
+            self._sizes[form, name] = change.square().flatten(1).sum(1).mean().sqrt().item()
+
+        return self._sizes[form, name]
+
+    @property
+    def tried_at(self) -> list[int]:
+        """One point of either trajectory."""
+        return [PLACES[0], STEPS + PLACES[1]]
+
+    def _made_up(self, tokens: int) -> list[str]:
+        generator = random.Random(f"{self.seed}/{tokens}")
+
+        return [self.model.name_of_tokens(max(tokens, 1), generator) for _ in range(MADE_UP)]
+
+    @cached_property
+    @torch.no_grad()
+    def subjects(self) -> tuple[str, ...]:
+        """The candidates that move the base's prediction most, the farthest first."""
+        rng = random.Random(self.seed)
+        words = [word for word in self.model.words() if self.model.reads_whole(word)]
+        own = [subject for subject in self.kind.subjects if self.model.reads_whole(subject)]
+        some = [
+            *rng.sample(own, len(own))[:CANDIDATES],
+            *rng.sample(words, len(words))[:CANDIDATES],
+        ]
+        # The shortest ones, so that whole sentences fit too.
+        candidates = sorted(dict.fromkeys(some), key=self._length)[:CANDIDATES]
+
+        noise = self._noise(1).expand(len(candidates) + 1, -1, -1, -1)
+        sampler = self.model.sampler(STEPS)
+        t = sampler.timesteps[:1].to(self.model.device).expand(len(noise))
+        texts = self.model.encode(["", *map(with_article, candidates)])
+        null, *eps = self.model.predict(sampler.start(noise), t, texts).float()
+        self.evaluations.forward += len(noise)
+
+        moved = [(eps_subject - null).norm().item() for eps_subject in eps]
+        order = sorted(range(len(candidates)), key=lambda i: -moved[i])
+        return tuple(candidates[i] for i in order[:SUBJECTS])
+
+    @cached_property
+    @torch.no_grad()
+    def points(self) -> Points:
+        """Every point of two trajectories of the best understood subjects, one after the other."""
+        subjects = self.subjects[:2] if self.kind else ("", "")
+        text = self.model.encode([with_article(subject) if subject else "" for subject in subjects])
+        null = self.model.encode([""] * len(subjects))
+
+        def predict(x_t, t, text):
+            self.evaluations.forward += len(x_t)
+            return self.model.predict(x_t, t, text)
+
+        sampler, noise = self.model.sampler(STEPS), self._noise(len(subjects))
+        found = trajectories(predict, sampler, self.model.guide, noise, text, null, GUIDANCE)
+        points, times = zip(*((x_t, t) for x_t, t, *_ in found), strict=True)
+
+        return Points(
+            torch.stack(points, dim=1).flatten(0, 1), torch.stack(times, dim=1).flatten(0, 1)
+        )
+
+    def _length(self, text: str) -> int:
+        return self.model.token_count(text, self.model.streams[0])
+
+    def _noise(self, count: int) -> torch.Tensor:
+        """Return ``(count, c, h, w)`` of standard normal noise."""
+        digest = digest_bytes(f"{self.seed}/trial", length=14)
+        generator = torch.Generator().manual_seed(int(digest, 16))
+        noise = torch.randn(count, *self.model.latent_shape, generator=generator)
+
+        return noise.to(self.model.device)
