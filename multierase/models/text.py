@@ -52,16 +52,17 @@ class TextEncoder:
 
     def name_of_tokens(self, count: int, generator: random.Random) -> str:
         """Return a made-up name of ``count`` tokens, as near as can be: words run together."""
-        words, best = self.words, ""
+        words, nearest, least = self.words, "", None
         for _ in range(ATTEMPTS):
             parts = generator.choices(words, k=generator.randint(1, count))
             name = "".join(parts)
             found = len(self.tokenizer(name, truncation=False, verbose=False).input_ids) - 2
             if found == count:
                 return name
-            best = best or name
+            if least is None or abs(found - count) < least:
+                nearest, least = name, abs(found - count)
 
-        return best
+        return nearest
 
     def require_representable(self, prompt: str) -> None:
         """Raise ``ValueError`` if the tokenizer has no token for a part of ``prompt``, or none."""
