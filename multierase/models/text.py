@@ -114,7 +114,7 @@ class TextEncoder:
 
         vocabulary = self.tokenizer.get_vocab()
         whole = whole_word_of(vocabulary)
-        words = {}
+        words: dict[str, None] = {}
         for token, index in sorted(vocabulary.items(), key=lambda item: item[1]):
             word = whole(token)
             if word and index < len(table) and learned[index]:

@@ -34,6 +34,7 @@ BATCH = 256  # sentences between two looks at whether a form's Gram matrix has s
 MOST = 4096  # sentences of a form, settled or not
 SETTLED = 0.1  # how much farther out an unlisted sentence may lie than a listed one
 RIDGE = 1e-3  # of the mean variance, as in the separation
+SUBJECT = "subject}"  # how the placeholders of a subject end
 CAPTIONS = ""  # the form of captions that are kept as they are
 
 
@@ -173,7 +174,9 @@ _filled_before: WeakKeyDictionary[Model, dict[tuple, Form]] = WeakKeyDictionary(
 def _form(model: Model, kind: Kind, template: str, folder: str | Path | None) -> Form:
     """Return a form that was filled before, in this process or a file; else fill it and keep it."""
     before = _filled_before.setdefault(model, {})
-    asked = (template, kind.subjects, kind.beside, kind.keep if template == CAPTIONS else ())
+    asked: tuple[object, ...] = (CAPTIONS, kind.keep)
+    if template != CAPTIONS:
+        asked = (template, kind.sentences[template], kind.subjects, kind.beside)
     if asked not in before:
         before[asked] = _from_file(model, kind, template, folder)
 
@@ -185,17 +188,26 @@ def _from_file(model: Model, kind: Kind, template: str, folder: str | Path | Non
         return _filled(model, kind, template)
 
     first = [each.prompt for each in itertools.islice(_sentences(model, kind, template), BATCH)]
-    asked = json.dumps([first, len(words_of(model, kind)), BATCH, MOST, SETTLED]).encode()
+    # The first sentences alone do not tell: a word that is another may come later.
+    drawn_from = words_of(model, kind), kind.beside
+    asked = json.dumps([first, drawn_from, BATCH, MOST, SETTLED]).encode()
     key = encoder_key(model, asked)
     path = Path(folder) / f"{CACHE}-{kind.name}-{digest_bytes(template, length=8)}"
-    stored = read_grams(path, key, model)
-    if stored is not None:
-        ((_, count), *_) = stored
-        return Form(int(count), {stream: matrix for (stream, _), matrix in stored.items()})
+    stored = read_grams(path, key, model) or {}
+    counts = {count for _, count in stored}
+    if len(counts) == 1 and (count := _count(*counts)):
+        return Form(count, {stream: matrix for (stream, _), matrix in stored.items()})
 
     made = _filled(model, kind, template)
     write_grams(path, key, {(s, str(made.count)): matrix for s, matrix in made.grams.items()})
     return made
+
+
+def _count(stored: str) -> int:
+    """Return a form's stored number of sentences; 0 for one that no form can have."""
+    count = int(stored) if re.fullmatch("[0-9]{1,9}", stored) else 0
+
+    return count if count < MOST + BATCH else 0
 
 
 def _filled(model: Model, kind: Kind, template: str) -> Form:
@@ -244,16 +256,23 @@ def _captions(kind: Kind) -> Iterator[Listed]:
 def _drawn(model: Model, kind: Kind, template: str) -> Iterator[Listed]:
     rng = random.Random(template)
     words = words_of(model, kind)
+    if not words:
+        return
     alone, subjects = _shuffled(words, rng), _shuffled(words, rng)
     others, names = _shuffled(words, rng), _shuffled(kind.beside or words, rng)
     while True:
         subject = next(alone)
         _, context = kind.sentence(template, "", subject)
-        yield Listed(context or with_article(subject), frozenset({subject.lower()}))
+        named = not context or SUBJECT in kind.sentences[template]
+        yield Listed(
+            context or with_article(subject), frozenset({subject.lower()} if named else ())
+        )
         for name in (next(names), next(others), next(others)):
             subject = next(subjects)
             sentence, _ = kind.sentence(template, name, subject)
-            filled = {subject.lower(), name.lower(), *name.lower().split()}
+            filled = {name.lower(), *name.lower().split()}
+            if SUBJECT in template:
+                filled.add(subject.lower())
             yield Listed(sentence, frozenset(filled))
 
 

@@ -26,13 +26,13 @@ from multierase.training.trial import Points, Trial, Tried
 
 Objective = Literal["esd", "correlation"]
 
-SENTENCES = 256  # about a concept, from whose tokens its directions are found
+SENTENCES = 512  # about a concept, from whose tokens its directions are found
 NEAREST = 4  # siblings, if none are given
 SIBLING_SENTENCES = 32  # about each
 ASKED = 12  # held-back sentences of the certificate
 KEPT = 4  # prompts of each other source
 WATCHED = 6  # held-back sentences of the stop
-HELD_BACK = 4  # every fourth form that is understood
+HELD_BACK = 6  # every sixth form that is understood
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,8 @@ class Planner:
         dictionary = self._dictionary(tried)
         listed_concept = concept.with_sentences(self.known)
         if listed_concept.is_bare and tried:
-            concept = self._with_sentences(concept, tried)
+            held_back = [*self._watched(concept, tried), *self._asked(concept, tried)]
+            concept = self._with_sentences(concept, tried, held_back)
         else:
             concept = listed_concept
         if self.kind and not concept.anchor and not concept.erase_from:
@@ -221,7 +222,7 @@ class Planner:
             beside=tuple(beside),
             tried=tried,
             watched=self._watched(concept, tried),
-            asked=self._asked(concept, tried, siblings, listed),
+            asked=(*self._asked(concept, tried), *self._to_stay(concept, tried, siblings, listed)),
             dictionary=dictionary.count if dictionary else 0,
             points=self.trial.points if tried else None,
             spent=self.trial.spent(),
@@ -238,12 +239,14 @@ class Planner:
     def _random(self, what: str) -> random.Random:
         return random.Random(f"{self.settings.seed}/{what}")
 
-    def _with_sentences(self, concept: Concept, tried: Tried) -> Concept:
+    def _with_sentences(
+        self, concept: Concept, tried: Tried, held_back: Iterable[Question]
+    ) -> Concept:
         """Return the concept in forms that the base understands, about its whole vocabulary."""
         forms, _ = _held_back(tried)
         rng = self._random(f"sentences/{concept.name}")
+        held = {question.prompt for question in held_back}
         words = self.words
-        words = [word for word in words if word not in tried.subjects] or words
         words = [word for word in words if not self.kind.mentions(concept.name, word)]
 
         pairs = {concept.name: ""}
@@ -252,7 +255,7 @@ class Planner:
             place, form = divmod(index, len(forms))
             word = order[form][place % len(words)]
             sentence, context = self.kind.sentence(forms[form], concept.name, word)
-            if self.model.reads_whole(sentence):
+            if sentence not in held and self.model.reads_whole(sentence):
                 pairs[sentence] = context
 
         return replace(concept, prompts=tuple(pairs), contexts=tuple(pairs.values()))
@@ -328,25 +331,30 @@ class Planner:
 
         return self._own(concept, forms, tried.subjects[1::2], WATCHED)
 
-    def _asked(
+    def _asked(self, concept: Concept, tried: Tried | None) -> tuple[Question, ...]:
+        """Return the certificate's questions about the concept."""
+        if not tried:
+            return ()
+        trained, held = _held_back(tried)
+
+        return self._own(concept, [*held, *trained], tried.subjects[::2], ASKED)
+
+    def _to_stay(
         self,
         concept: Concept,
         tried: Tried | None,
         siblings: Sequence[str],
         listed: Sequence[str],
     ) -> tuple[Question, ...]:
-        """Return the certificate's questions: about the concept, and about what is to stay."""
+        """Return the certificate's questions about siblings, and kept and general prompts."""
         if not tried:
             return ()
 
-        trained, held = _held_back(tried)
-        subjects = tried.subjects[::2]
-        questions = list(self._own(concept, [*held, *trained], subjects, ASKED))
+        subjects, questions = tried.subjects[::2], []
         for index, name in enumerate(siblings[:NEAREST]):
             form = tried.forms[index % len(tried.forms)]
             sentence, context = self.kind.sentence(form, name, subjects[index % len(subjects)])
             questions.append(Question(sentence, context, "siblings"))
-
         for subject in subjects:
             questions.append(Question(with_article(subject), "", "kept"))
         for prompt in self._random(f"asked/{concept.name}").sample(listed, min(KEPT, len(listed))):

@@ -24,7 +24,8 @@ from multierase.training.trajectories import EvaluationCounter, trajectories
 
 FORMS = 14  # of a kind, the most usual first
 MADE_UP = 2  # names of as many tokens as the concept's
-UNDERSTOOD = 1.5  # times as far as a made-up name
+UNDERSTOOD = 1.5  # times as far as a made-up name, and
+BESIDE = 0.6  # of the best understood form's
 DRAWN = 1.35  # less than this in every form: the base does not know the name
 SHARE = 0.35  # of the farthest understood form; less is a side effect
 STEPS, GUIDANCE = 10, 3.0  # of the trajectories
@@ -109,8 +110,8 @@ class Trial:
                 name,
             )
 
-        # The best one, if none is clearly understood.
-        clear = min(UNDERSTOOD, max(ratios.values()))
+        best = max(ratios.values())
+        clear = max(min(UNDERSTOOD, best), BESIDE * best)
         known = [form for form in forms if ratios[form] >= clear]
         farthest = max(moved[form] for form in known)
         chosen = [form for form in known if moved[form] >= SHARE * farthest]
