@@ -173,25 +173,29 @@ _filled_before: WeakKeyDictionary[Model, dict[tuple, Form]] = WeakKeyDictionary(
 
 def _form(model: Model, kind: Kind, template: str, folder: str | Path | None) -> Form:
     """Return a form that was filled before, in this process or a file; else fill it and keep it."""
-    before = _filled_before.setdefault(model, {})
-    asked: tuple[object, ...] = (CAPTIONS, kind.keep)
-    if template != CAPTIONS:
-        asked = (template, kind.sentences[template], kind.subjects, kind.beside)
+    before, asked = _filled_before.setdefault(model, {}), _drawn_from(model, kind, template)
     if asked not in before:
         before[asked] = _from_file(model, kind, template, folder)
 
     return before[asked]
 
 
+def _drawn_from(model: Model, kind: Kind, template: str) -> tuple[object, ...]:
+    """Return all that decides a form's sentences, for this model's tokenizer."""
+    if template == CAPTIONS:
+        return CAPTIONS, kind.keep
+
+    return template, kind.sentences[template], tuple(words_of(model, kind)), kind.beside
+
+
 def _from_file(model: Model, kind: Kind, template: str, folder: str | Path | None) -> Form:
     if folder is None:
         return _filled(model, kind, template)
 
+    # Some sentences too: they tell of the tokenizer, and of the words between.
     first = [each.prompt for each in itertools.islice(_sentences(model, kind, template), BATCH)]
-    # The first sentences alone do not tell: a word that is another may come later.
-    drawn_from = words_of(model, kind), kind.beside
-    asked = json.dumps([first, drawn_from, BATCH, MOST, SETTLED]).encode()
-    key = encoder_key(model, asked)
+    asked = [_drawn_from(model, kind, template), first, BATCH, MOST, SETTLED]
+    key = encoder_key(model, json.dumps(asked).encode())
     path = Path(folder) / f"{CACHE}-{kind.name}-{digest_bytes(template, length=8)}"
     stored = read_grams(path, key, model) or {}
     counts = {count for _, count in stored}
