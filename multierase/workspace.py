@@ -313,6 +313,8 @@ class Workspace:
         Raises:
             UnknownConcept: for a concept that is not in the library.
             UsageError: if no increment of the library says which sentences to ask.
+            ValueError: for a certificate that is damaged.
+            ModelHeld: if another composer has concepts erased on the model.
         """
         for concept in concepts:
             self.library.header(concept)
@@ -330,6 +332,7 @@ class Workspace:
         before = dict(self.erased)
         try:
             self.restore_all()
+            require_free(self.model)  # of others' increments too, or it is no base
             exams = examined(self.model, asked)
             self.set(dict.fromkeys(concepts, 1.0))
             return certify(self.model, exams, concepts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -28,11 +28,22 @@ About = Literal["own", "siblings", "kept", "general"]
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt, the same without what it is about, and which side it stands on."""
+    """A prompt, the same without what it is about, and which side it stands on.
+
+    Raises:
+        ValueError: for what is no text, or a side that does not exist.
+    """
 
     prompt: str
     context: str
     about: About
+
+    def __post_init__(self) -> None:
+        for text in (self.prompt, self.context):
+            if not isinstance(text, str):
+                raise ValueError(f"a question is {text!r:.60}, expected a text")
+        if self.about not in get_args(About):
+            raise ValueError(f"a question is about {self.about!r:.60}: {list(get_args(About))}")
 
 
 @dataclass(frozen=True)
@@ -170,7 +181,9 @@ def examined(
     for concept, listed in asked.items():
         try:
             questions = [Question(**question) for question in listed]
-        except TypeError as error:
+            if not any(question.about == "own" for question in questions):
+                raise ValueError("no question is about the concept")
+        except (TypeError, ValueError) as error:
             raise ValueError(f"the certificate of {concept!r} is damaged: {error}") from error
         exams[concept] = Exam(model, points, questions, evaluations)
         exams[concept].base()
