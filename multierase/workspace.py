@@ -145,8 +145,9 @@ class Workspace:
         for header in headers.values():
             made = header.provenance
             in_mean = (made.separation and made.separation.kept_in_mean) or {}
-            if in_mean.get("forms"):
-                forms.setdefault(str(made.settings.get("kind")), set()).update(in_mean["forms"])
+            listed = in_mean.get("forms")
+            if listed and isinstance(listed, list):
+                forms.setdefault(str(made.settings.get("kind")), set()).update(map(str, listed))
 
         found = []
         for name, wanted in sorted(forms.items()):

@@ -9,10 +9,13 @@ from weakref import WeakKeyDictionary
 
 import pytest
 import torch
+import yaml
+from compositions import random_increment
 from test_keep_list import DAMAGES, rewritten
 
-from multierase import KeepList, TaggedPrompt
+from multierase import KeepList, Library, TaggedPrompt, Workspace
 from multierase.files import digest_tensors
+from multierase.increments.provenance import Separation
 from multierase.prompts.kind import Kind
 from multierase.prompts.wording import with_article
 from multierase.separation import dictionary
@@ -407,3 +410,68 @@ def test_a_keep_lists_lists(tiny, things):
         same(empty.beside([things]).lists("tokens", erased), dictionaries[:1])
     assert not torch.equal(listed.gram("tokens", []), listed.gram("tokens", ["barn"]))
     assert listed.dictionaries == ()
+
+
+# Of a library.
+
+
+@pytest.fixture
+def kind_file(tmp_path):
+    path = tmp_path / "thing.yaml"
+    keys = ("about", "sentences", "subjects", "beside", "keep")
+    read = {key: getattr(THINGS, key) for key in keys}
+    texts = {key: list(value) if isinstance(value, tuple) else value for key, value in read.items()}
+    path.write_text(yaml.safe_dump({**texts, "alike": [["church", "chapel"]]}, sort_keys=False))
+    return str(path)
+
+
+@pytest.fixture
+def library(tiny, tmp_path):
+    """Make a library of increments that were trained beside these forms of these kinds."""
+
+    def library(*made: tuple[object, object]) -> Library:
+        library = Library(tmp_path / "library", create=True)
+        for place, (kind, forms) in enumerate(made):
+            increment = random_increment(tiny, f"concept {place}", "esd-x-strict", place)
+            separation = Separation(("",), {"prompts": 0, "forms": forms})
+            provenance = replace(
+                increment.provenance, settings={"kind": kind}, separation=separation
+            )
+            library.save(replace(increment, provenance=provenance))
+        return library
+
+    return library
+
+
+def test_a_workspace_keeps_the_forms_that_its_increments_were_trained_beside(
+    tiny, library, kind_file
+):
+    made = [(kind_file, [BARE]), (kind_file, [PHOTO, BARE]), (kind_file, None)]
+    workspace = Workspace(library(*made), tiny)
+    (found,) = workspace.keep_list.dictionaries
+    assert list(found.forms) == [CAPTIONS, PHOTO, BARE]  # in the kind's order
+    assert found.kind == THINGS
+    assert workspace.composer.solve == "joint"  # though the base lists no prompt
+
+    expected = Dictionary.of(tiny, THINGS, [PHOTO, BARE])
+    (kept,) = workspace.keep_list.lists("tokens", ["church"])
+    assert torch.equal(kept, expected.gram("tokens", ["church"]))
+    folder = workspace.library.folder
+    assert len([path for path in folder.iterdir() if path.name.startswith(".dictionary")]) == 3
+
+
+def test_a_kind_that_is_gone_is_told(tiny, library, caplog):
+    workspace = Workspace(library(("artits", ["{name}"])), tiny)
+    assert workspace.keep_list is None
+    assert "no dictionary is kept: no kind 'artits'; did you mean 'artist'?" in caplog.text
+
+
+@pytest.mark.parametrize("forms", [3, "abc", {"a": 1}, [], True])
+def test_forms_that_are_none_are_not_kept(tiny, library, kind_file, forms):
+    assert Workspace(library((kind_file, forms)), tiny).keep_list is None
+
+
+def test_forms_that_the_kind_has_not_are_not_kept(tiny, library, kind_file):
+    workspace = Workspace(library((kind_file, [["x"], 3, "{name.__class__}", BARE])), tiny)
+    (found,) = workspace.keep_list.dictionaries
+    assert list(found.forms) == [CAPTIONS, BARE]
