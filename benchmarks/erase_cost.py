@@ -36,7 +36,7 @@ from multierase.emoji import STUDIOS
 from multierase.methods.uce import aligned
 from multierase.training.erasure import Erasure
 from multierase.training.loop import descend
-from multierase.training.plan import resolve
+from multierase.training.plan import Planner
 
 ERASED, TUNED_ON = ("Noto", "Fluent High Contrast", "EmojiOne"), "Twemoji"
 TEMPLATES = (
@@ -107,7 +107,7 @@ def warm_started(model: Model, studio: str, settings: EraseSettings) -> Incremen
     Its coefficients ``A`` minimise ``‖A Bᵀ c − W (g − c)‖²`` over the tokens ``c`` of the sentences
     and ``g`` of their contexts.
     """
-    plan = resolve(model, Concept(studio), settings, "esd")
+    plan = Planner(model, settings).plan(Concept(studio))
     erasure = Erasure(model, plan, "esd")
     concept, basis = plan.concept, plan.directions[STREAM].basis
 

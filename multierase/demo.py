@@ -28,6 +28,7 @@ from multierase.models.loading import load_base
 from multierase.models.model import Model
 from multierase.pictures import contact_sheet, save_picture
 from multierase.sampling import SamplingSettings
+from multierase.training.defaults import kind_of, with_defaults
 from multierase.training.settings import EraseSettings
 from multierase.workspace import Trained, Workspace
 
@@ -140,8 +141,10 @@ def _difference(header: Header, model: Model, settings: EraseSettings) -> str | 
         "base": model.name,
         "version": multierase.__version__,
         "method": METHOD,
-        **_as_json(settings),
+        **_as_json(with_defaults(settings, kind_of(model, settings.kind))),
     }
+    if not settings.siblings:
+        del here["siblings"]  # they depend on what was there before
     there = {
         "base": header.base.name,
         "version": made.version,

@@ -91,30 +91,24 @@ class Examples:
         noise = torch.randn(*shape, generator=generator)
 
         points = []
-        for scale, half in self._guidance():
-            for some in half.split(settings.sampling_batch):
-                text, null = self._texts(choices[some])
-                start = noise[some].to(self.model.device)
-                found = trajectories(
-                    self._predict, self.sampler, self.model.guide, start, text, null, scale
-                )
-                for x_t, t, *eps in found:
-                    most = max(len(self.kept), 1)
-                    kept = torch.randint(most, (len(some),), generator=generator)
-                    points.append(self._batch(x_t, t, choices[some], kept, *eps))
+        for some in torch.arange(settings.trajectories).split(settings.sampling_batch):
+            text, null = self._texts(choices[some])
+            start = noise[some].to(self.model.device)
+            found = trajectories(
+                self._predict,
+                self.sampler,
+                self.model.guide,
+                start,
+                text,
+                null,
+                settings.guidance_scale,
+            )
+            for x_t, t, *eps in found:
+                most = max(len(self.kept), 1)
+                kept = torch.randint(most, (len(some),), generator=generator)
+                points.append(self._batch(x_t, t, choices[some], kept, *eps))
 
         return Batch.cat(points)
-
-    def _guidance(self) -> list[tuple[float, torch.Tensor]]:
-        """Return scales of the guidance, with the trajectories that have them.
-
-        Every other trajectory follows the context alone: an erased model's own pictures show no
-        concept, and it has to be gone where nothing shows it yet.
-        """
-        places = torch.arange(self.settings.trajectories)
-        halves = [(self.settings.guidance_scale, places[::2]), (0.0, places[1::2])]
-
-        return [(scale, half) for scale, half in halves if len(half)]
 
     def _drawn(self, step: int) -> torch.Tensor:
         """Return a step's places in the pool: drawn without replacement, shuffled each epoch."""

@@ -203,6 +203,12 @@ class Planner:
 
         # A scope without readers has no directions, so no overlap of tokens can refuse it.
         streams = sorted(set(readers.values())) if settings.decouple else []
+        if streams and concept.name.lower() in {prompt.lower() for prompt in settings.keep}:
+            raise ConceptRefused(
+                f"{concept.name!r} is among the prompts to keep exactly, so nothing is left to "
+                "erase it by: keep other prompts",
+                concept.name,
+            )
         siblings = settings.siblings or self._nearest(concept, exact, listed, dictionary, streams)
         settings = replace(settings, siblings=siblings)
         near = self._about_siblings(siblings, tried)
@@ -294,7 +300,7 @@ class Planner:
                 form = tried.forms[index % len(tried.forms)]
                 found.append(self.kind.sentence(form, name, rng.choice(self.words))[0])
 
-        return tuple(dict.fromkeys(found))
+        return tuple(prompt for prompt in dict.fromkeys(found) if self.model.reads_whole(prompt))
 
     def _directions(
         self,
@@ -354,7 +360,8 @@ class Planner:
         for index, name in enumerate(siblings[:NEAREST]):
             form = tried.forms[index % len(tried.forms)]
             sentence, context = self.kind.sentence(form, name, subjects[index % len(subjects)])
-            questions.append(Question(sentence, context, "siblings"))
+            if self.model.reads_whole(sentence):
+                questions.append(Question(sentence, context, "siblings"))
         for subject in subjects:
             questions.append(Question(with_article(subject), "", "kept"))
         for prompt in self._random(f"asked/{concept.name}").sample(listed, min(KEPT, len(listed))):

@@ -29,9 +29,8 @@ class EraseSettings:
         scope: which weights may change; each family of models has its own list. By default the
             kind's.
         schedule: where the latents ``x_t`` come from. ``pooled``: from every point of a few
-            trajectories of the frozen base, half of them guided to the concept and half without it,
-            which has made the predictions that the target needs; the points are used again and
-            again. ``frozen`` (the authors' later code):
+            trajectories of the frozen base, whose guidance has made the predictions that the target
+            needs; the points are used again and again. ``frozen`` (the authors' later code):
             from a new trajectory for every latent, whose other points are not used. ``student``
             (the paper): the same, sampled from the erased model itself.
         trajectories: number of trajectories of the pooled schedule, with ``sampler_steps`` points
@@ -82,11 +81,11 @@ class EraseSettings:
     schedule: Schedule = "pooled"
     trajectories: int = 8
     eta: float | None = None
-    steps: int = 75
+    steps: int = 70
     batch_size: int = 4
     learning_rate: float | None = None
     free_learning_rate: float | None = None
-    stop_at: float | None = -0.7
+    stop_at: float | None = -1.0
     stop_on: Statistic = "degree"
     momentum: float = 0.9
     sampler_steps: int = 10

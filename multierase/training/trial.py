@@ -22,14 +22,16 @@ from multierase.prompts.kind import Kind
 from multierase.prompts.wording import with_article
 from multierase.training.trajectories import EvaluationCounter, trajectories
 
-FORMS = 14  # of a kind, the most usual first
+FORMS = 10  # of a kind, the most usual first
 MADE_UP = 2  # names of as many tokens as the concept's
 UNDERSTOOD = 1.5  # times as far as a made-up name, and
 BESIDE = 0.6  # of the best understood form's
-DRAWN = 1.35  # less than this in every form: the base does not know the name
+DRAWN = 1.2  # less than this in every form: the base does not know the name
+FEWEST = 3  # forms, if so many are at all understood
 SHARE = 0.35  # of the farthest understood form; less is a side effect
 STEPS, GUIDANCE = 10, 3.0  # of the trajectories
 PLACES = (2, 5)  # of their points, at which forms are tried
+DOUBTED, MORE_MADE_UP = 4, 6  # forms that are tried again if none is clear, and the names then
 CANDIDATES, SUBJECTS = 24, 8
 
 
@@ -88,6 +90,7 @@ class Trial:
         Raises:
             ConceptRefused: if no form moves the base more than a made-up name does.
         """
+        self.model.require_representable(name)
         forms = [form for form in list(self.kind.sentences)[:FORMS] if self._fits(form, name)]
         if not forms:
             raise ConceptRefused(
@@ -95,12 +98,11 @@ class Trial:
                 "this base's tokenizer: give its --prompts",
                 name,
             )
-        others = self._made_up(self.model.token_count(name, self.model.streams[0]) - 2)
         moved = {form: self._moved(form, name) for form in forms}
-        ratios = {}
-        for form in forms:
-            usual = fmean(self._moved(form, other) for other in others)
-            ratios[form] = moved[form] / max(usual, 1e-12)
+        ratios = self._ratios(name, forms, MADE_UP)
+        if max(ratios.values()) < UNDERSTOOD:
+            best = sorted(forms, key=lambda form: -ratios[form])[:DOUBTED]
+            ratios |= self._ratios(name, best, MORE_MADE_UP)
         if max(ratios.values()) < DRAWN:
             raise ConceptRefused(
                 f"this base does not draw {name!r}: in none of {len(forms)} sentences does the "
@@ -112,6 +114,8 @@ class Trial:
 
         best = max(ratios.values())
         clear = max(min(UNDERSTOOD, best), BESIDE * best)
+        least = sorted(ratios.values(), reverse=True)[:FEWEST][-1]
+        clear = min(clear, max(least, DRAWN))
         known = [form for form in forms if ratios[form] >= clear]
         farthest = max(moved[form] for form in known)
         chosen = [form for form in known if moved[form] >= SHARE * farthest]
@@ -141,23 +145,30 @@ class Trial:
     def _moved(self, form: str, name: str) -> float:
         """Return ``‖ε(sentence) − ε(context)‖``, in the root mean square over the points."""
         if (form, name) not in self._sizes:
-            pairs = [self.kind.sentence(form, name, subject) for subject in self.subjects[:2]]
+            subjects = [subject for subject in self.subjects[:2] for _ in PLACES]
+            pairs = [self.kind.sentence(form, name, subject) for subject in subjects]
             sentences, contexts = zip(*pairs, strict=True)
-            places = self.tried_at
+            # Each subject at points of its own trajectory.
+            places = [*PLACES, *(STEPS + place for place in PLACES)]
             change = self.predict(sentences, places) - self.predict(contexts, places)
             self._sizes[form, name] = change.square().flatten(1).sum(1).mean().sqrt().item()
 
         return self._sizes[form, name]
 
-    @property
-    def tried_at(self) -> list[int]:
-        """One point of either trajectory."""
-        return [PLACES[0], STEPS + PLACES[1]]
+    def _ratios(self, name: str, forms: Sequence[str], count: int) -> dict[str, float]:
+        """Return how far a name moves each form, in that of so many made-up names."""
+        others = self._made_up(max(self._length(name) - 2, 1), count)
+        ratios = {}
+        for form in forms:
+            usual = fmean(self._moved(form, other) for other in others)
+            ratios[form] = self._moved(form, name) / max(usual, 1e-12)
 
-    def _made_up(self, tokens: int) -> list[str]:
+        return ratios
+
+    def _made_up(self, tokens: int, count: int) -> list[str]:
         generator = random.Random(f"{self.seed}/{tokens}")
 
-        return [self.model.name_of_tokens(max(tokens, 1), generator) for _ in range(MADE_UP)]
+        return [self.model.name_of_tokens(tokens, generator) for _ in range(count)]
 
     @cached_property
     @torch.no_grad()

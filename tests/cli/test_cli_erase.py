@@ -14,6 +14,7 @@ KEYS = {
     "steps",
     "evaluations",
     "seconds",
+    "certificate",
 }
 
 
@@ -134,12 +135,13 @@ def test_a_damaged_file_beside_it_does_not_hurt(run, lib_copy):
 
 
 @pytest.mark.parametrize("concept", ["Twemojii", "Van Gogh"])
-def test_a_concept_that_the_base_does_not_draw_is_warned_of(run, tmp_path, concept):
+def test_a_concept_that_the_base_does_not_draw_is_refused(run, tmp_path, concept):
     code, _, err = run("erase", concept, "--library", tmp_path / "lib", *ONE_STEP)
     err = " ".join(err.split())
-    assert code == 0
-    assert "warning" in err
-    assert repr(concept) in err
+    assert code == 1
+    assert f"does not draw {concept!r}" in err
+    assert "nothing to erase" in err
+    assert files_of(tmp_path / "lib") == []
     assert ("did you mean 'twemoji'" in err.lower()) == (concept == "Twemojii")
 
 
