@@ -12,7 +12,9 @@ from multierase import Composer, EraseSettings, Library, Workspace, compress, ex
 from multierase.increments.compression import DTYPES
 from multierase.models.loading import load_base
 
-SETTINGS = EraseSettings(steps=48, batch_size=1, sampler_steps=2, sampling_batch=8, stop_at=None)
+SETTINGS = EraseSettings(
+    kind="none", steps=48, batch_size=1, sampler_steps=2, sampling_batch=8, stop_at=None
+)
 
 
 def erase(base: str, folder: Path, began: Event) -> None:

@@ -64,7 +64,9 @@ def run(processes, base):
 def library(base, tmp_path):
     """A library of one increment of a few steps."""
     workspace = Workspace(tmp_path / "library", base, create=True, device="cpu")
-    settings = killed.EraseSettings(steps=2, batch_size=1, sampler_steps=2, stop_at=None)
+    settings = killed.EraseSettings(
+        kind="none", steps=2, batch_size=1, sampler_steps=2, stop_at=None
+    )
     workspace.train("Noto", settings=settings)
     return workspace.library
 

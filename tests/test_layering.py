@@ -21,7 +21,8 @@ increments.header increments.value increments.compression increments.format incr
 separation separation.directions separation.cache separation.dictionary separation.keep_list
 separation.solves separation.changes separation.fitting separation.crosstalk
 training training.settings training.defaults training.trajectories training.trial
-training.certificate training.plan training.objectives training.stopping training.examples
+training.certificate training.questions training.plan training.objectives training.stopping
+training.examples
 training.delta training.erasure training.checkpoint training.loop
 methods methods.fine_tuning methods.esd methods.sepme methods.uce
 composer generate pictures interop interop.pipeline workspace

@@ -18,7 +18,7 @@ from multierase.cli.options import VERBS, common
 from multierase.models.scopes import FAMILIES
 
 ROOT = Path(__file__).parents[1]
-DOCS = ("README.md", "CONTRIBUTING.md", "docs/separability.md", "docs/cost.md")
+DOCS = ("README.md", "CONTRIBUTING.md", "docs/any-base.md", "docs/separability.md", "docs/cost.md")
 PAGES = (*DOCS, "docs/increment-file.md", "CHANGELOG.md", "multierase/assets/emoji/README.md")
 
 # Words of the first version that point both ways, or that stopped a reader.
@@ -117,7 +117,7 @@ def test_the_commands_run_in_the_order_of_the_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = README.split("## Erase, compose")[1].split("The same in Python")[0]
     commands = commands_of(page) + commands_of(section("evaluate"))
-    assert len(commands) == 10
+    assert len(commands) == 11
 
     for command in commands:
         assert main(shlex.split(command)) == 0, command
@@ -144,7 +144,7 @@ def test_every_command_line_parses(page, monkeypatch):
 
 
 def test_there_are_commands_to_parse():
-    assert len(commands_of(README)) == 12
+    assert len(commands_of(README)) == 20
 
 
 @pytest.mark.parametrize("page", PAGES)

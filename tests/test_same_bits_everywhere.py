@@ -21,7 +21,9 @@ from multierase.files import digest_tensors
 pytestmark = pytest.mark.slow  # the fast lane trains no whole erasure
 
 ERASED = ["Noto", "Twemoji"]
-SETTINGS = EraseSettings(steps=4, batch_size=2, sampler_steps=4, stop_at=None, learning_rate=1e-2)
+SETTINGS = EraseSettings(
+    kind="none", steps=4, batch_size=2, sampler_steps=4, stop_at=None, learning_rate=1e-2
+)
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,12 @@ from multierase.files import digest_bytes
 from multierase.increments.provenance import Separation
 from multierase.models.model import Model
 from multierase.prompts.concepts import Concept
-from multierase.prompts.kind import general_captions
 from multierase.prompts.lists import not_about
-from multierase.prompts.wording import with_article
 from multierase.separation.dictionary import Dictionary, words_of
 from multierase.separation.directions import Directions, covariance, directions, gram
 from multierase.training.certificate import Question
 from multierase.training.defaults import kind_of, with_defaults
+from multierase.training.questions import Questions
 from multierase.training.settings import EraseSettings
 from multierase.training.trial import Points, Trial, Tried
 
@@ -29,10 +28,6 @@ Objective = Literal["esd", "correlation"]
 SENTENCES = 512  # about a concept, from whose tokens its directions are found
 NEAREST = 4  # siblings, if none are given
 SIBLING_SENTENCES = 32  # about each
-ASKED = 12  # held-back sentences of the certificate
-KEPT = 4  # prompts of each other source
-WATCHED = 6  # held-back sentences of the stop
-HELD_BACK = 6  # every sixth form that is understood
 
 
 @dataclass(frozen=True)
@@ -145,6 +140,7 @@ class Planner:
         self.settings = with_defaults(settings, self.kind)
         self.known = model.known_prompts if settings.known else []
         self.trial = Trial(model, self.kind, self.settings.seed)
+        self.questions = Questions(model, self.kind, self.settings.seed) if self.kind else None
         self.folder, self.progress = folder, progress
         self._dictionaries: dict[tuple[str, ...], Dictionary] = {}
 
@@ -182,14 +178,15 @@ class Planner:
         model = self.model
         settings = replace(self.settings, keep=(*self.settings.keep, *keep))
         self._require_sensible(concept, settings)
-        tried = self.trial.of(concept.name) if self.kind and not concept.erase_from else None
+        tried = self._tried(concept)
         dictionary = self._dictionary(tried)
-        listed_concept = concept.with_sentences(self.known)
-        if listed_concept.is_bare and tried:
-            held_back = [*self._watched(concept, tried), *self._asked(concept, tried)]
-            concept = self._with_sentences(concept, tried, held_back)
-        else:
-            concept = listed_concept
+        watched = asked = to_stay = ()
+        if tried:
+            watched = self.questions.watched(concept.name, tried)
+            asked = self.questions.asked(concept.name, tried)
+        concept = concept.with_sentences(self.known)
+        if concept.is_bare and tried:
+            concept = self._with_sentences(concept, tried, [*watched, *asked])
         if self.kind and not concept.anchor and not concept.erase_from:
             concept = replace(concept, anchor=self.kind.anchor)
         for prompt in (*concept.prompts, concept.erase_from, concept.anchor):
@@ -213,6 +210,8 @@ class Planner:
         settings = replace(settings, siblings=siblings)
         near = self._about_siblings(siblings, tried)
         found = {s: self._directions(concept, exact, listed, near, dictionary, s) for s in streams}
+        if tried:
+            to_stay = self.questions.to_stay(concept.name, tried, siblings, listed)
         kept = (*settings.keep, *near, *not_about(self.known, concept.name, *beside))
 
         return Plan(
@@ -227,8 +226,8 @@ class Planner:
             directions=found,
             beside=tuple(beside),
             tried=tried,
-            watched=self._watched(concept, tried),
-            asked=(*self._asked(concept, tried), *self._to_stay(concept, tried, siblings, listed)),
+            watched=watched,
+            asked=(*asked, *to_stay),
             dictionary=dictionary.count if dictionary else 0,
             points=self.trial.points if tried else None,
             spent=self.trial.spent(),
@@ -242,6 +241,17 @@ class Planner:
                 f"the sibling {same[0]!r} is the concept itself: give names that are to stay"
             )
 
+    def _tried(self, concept: Concept) -> Tried | None:
+        """Return what the base understands of a concept's name; ``None`` without a kind."""
+        if self.kind is None or concept.erase_from:
+            return None
+        try:
+            return self.trial.of(concept.name)
+        except ConceptRefused:
+            if concept.is_bare:
+                raise
+            return None  # a name of the user's own, for prompts of the user's own
+
     def _random(self, what: str) -> random.Random:
         return random.Random(f"{self.settings.seed}/{what}")
 
@@ -249,7 +259,7 @@ class Planner:
         self, concept: Concept, tried: Tried, held_back: Iterable[Question]
     ) -> Concept:
         """Return the concept in forms that the base understands, about its whole vocabulary."""
-        forms, _ = _held_back(tried)
+        forms, _ = held_back(tried)
         rng = self._random(f"sentences/{concept.name}")
         held = {question.prompt for question in held_back}
         words = self.words
@@ -279,6 +289,7 @@ class Planner:
             return ()
         known = dict.fromkeys([*self.library, *self.kind.beside])
         names = replace(self.kind, beside=tuple(known)).names_beside(concept.name)
+        names = [name for name in names if self.model.reads_whole(name)]
 
         stream = streams[0]
         basis = self._directions(concept, exact, listed, (), dictionary, stream).basis
@@ -329,70 +340,3 @@ class Planner:
         except ConceptRefused as error:
             error.concept = concept.name
             raise
-
-    def _watched(self, concept: Concept, tried: Tried | None) -> tuple[Question, ...]:
-        if not tried:
-            return ()
-        forms, _ = _held_back(tried)
-
-        return self._own(concept, forms, tried.subjects[1::2], WATCHED)
-
-    def _asked(self, concept: Concept, tried: Tried | None) -> tuple[Question, ...]:
-        """Return the certificate's questions about the concept."""
-        if not tried:
-            return ()
-        trained, held = _held_back(tried)
-
-        return self._own(concept, [*held, *trained], tried.subjects[::2], ASKED)
-
-    def _to_stay(
-        self,
-        concept: Concept,
-        tried: Tried | None,
-        siblings: Sequence[str],
-        listed: Sequence[str],
-    ) -> tuple[Question, ...]:
-        """Return the certificate's questions about siblings, and kept and general prompts."""
-        if not tried:
-            return ()
-
-        subjects, questions = tried.subjects[::2], []
-        for index, name in enumerate(siblings[:NEAREST]):
-            form = tried.forms[index % len(tried.forms)]
-            sentence, context = self.kind.sentence(form, name, subjects[index % len(subjects)])
-            if self.model.reads_whole(sentence):
-                questions.append(Question(sentence, context, "siblings"))
-        for subject in subjects:
-            questions.append(Question(with_article(subject), "", "kept"))
-        for prompt in self._random(f"asked/{concept.name}").sample(listed, min(KEPT, len(listed))):
-            questions.append(Question(prompt, "", "kept"))
-        captions = [
-            caption
-            for caption in general_captions()
-            if self.model.reads_whole(caption) and not self.kind.mentions(concept.name, caption)
-        ]
-        for caption in self._random("captions").sample(captions, min(KEPT, len(captions))):
-            questions.append(Question(caption, "", "general"))
-
-        return tuple(questions)
-
-    def _own(
-        self, concept: Concept, forms: Sequence[str], subjects: Sequence[str], count: int
-    ) -> tuple[Question, ...]:
-        """Return questions about a concept, in each form and about each subject in turn."""
-        pairs = {}
-        for index in range(count):
-            # The subjects shift by one in each round, so that no form has the same one again.
-            turn, form = divmod(index, len(forms))
-            subject = subjects[(turn + form) % len(subjects)]
-            sentence, context = self.kind.sentence(forms[form], concept.name, subject)
-            pairs[sentence] = context
-
-        return tuple(Question(sentence, context, "own") for sentence, context in pairs.items())
-
-
-def _held_back(tried: Tried) -> tuple[list[str], list[str]]:
-    """Divide the forms into those to train with and those to certify with."""
-    held = list(tried.forms[HELD_BACK - 1 :: HELD_BACK])
-
-    return [form for form in tried.forms if form not in held], held

@@ -10,6 +10,7 @@ from multierase.cli.main import main
 
 BARS = re.compile(r"(\x1b\[A|\r)[^\r\n]*%\|[^\r\n]*\n?|\x1b\[A")  # progress, which is redrawn
 QUICK = ["--steps", "4", "--batch-size", "2", "--sampler-steps", "4", "--stop-at", "null"]
+QUICK += ["--kind", "none"]
 QUICK += ["--learning-rate", "1e-2"]
 
 

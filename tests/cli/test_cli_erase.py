@@ -5,7 +5,7 @@ from multierase.increments.library import Library
 pytestmark = pytest.mark.slow  # the fast lane trains no whole erasure
 
 ONE_STEP = ("--steps", "1", "--batch-size", "1", "--sampler-steps", "2", "--stop-at", "null")
-ONE_STEP += ("--known", "false")  # its 1,112 prompts take most of the time
+ONE_STEP += ("--known", "false", "--kind", "none")  # prompts and dictionary take most of the time
 KEYS = {
     "concept",
     "file",
@@ -185,7 +185,7 @@ def test_another_erasures_checkpoint_is_told_in_one_line(said, run, tmp_path, mo
         raise KeyboardInterrupt
 
     flags = ("erase", "Noto", "--library", lib, "--batch-size", "1", "--sampler-steps", "2")
-    flags = (*flags, "--stop-at", "null", "--steps", "3", "--known", "false")
+    flags = (*flags, "--stop-at", "null", "--steps", "3", "--known", "false", "--kind", "none")
     monkeypatch.setattr(Library, "save", killed)
     code, _, err = run(*flags)
     assert code == 130

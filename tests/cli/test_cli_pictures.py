@@ -151,7 +151,7 @@ def test_solves_differ(run_json, lib, tmp_path):
 
 def test_what_cannot_be_solved_for_is_told(run, run_json, lib_copy, tmp_path):
     one = ("--steps", "2", "--batch-size", "1", "--sampler-steps", "2", "--stop-at", "null")
-    one += ("--known", "false")
+    one += ("--known", "false", "--kind", "none")
     run_json("erase", "Firefox", "--library", lib_copy, "--scope", "esd-x", *one)
     flags = ("--erase", "Twemoji", "Firefox", "--library", lib_copy)
     for solve in ("joint", "sum"):

@@ -25,9 +25,7 @@ SMALL_SUITE = """case_number,prompt,evaluation_seed,studio,subject
 1,a cat by Twemoji,1,Twemoji,cat
 2,a cat by Firefox,2,Firefox,cat
 """
-FEW_STEPS = EraseSettings(
-    schedule="pooled", trajectories=4, sampler_steps=6, steps=12, keep_weight=0.0
-)
+FEW_STEPS = EraseSettings(kind="none", learning_rate=0.1, trajectories=4, sampler_steps=6, steps=12)
 TABLES = ("settings", "cases", "stages", "sets", "pictures", "thumbnails")
 
 
