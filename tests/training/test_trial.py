@@ -18,6 +18,10 @@ from multierase.training.trial import GUIDANCE, PLACES, STEPS, SUBJECTS, Trial
 
 STYLES = ("{a_subject} by {name}", "{a_subject} in the style of {name}", "{name} {subject}")
 
+BY_CHANCE = pytest.mark.xfail(
+    reason="of ten forms one moves 1.8 times as far as for two other made-up names", strict=True
+)
+
 
 class Tracked:
     """A trial of studios on the embedded base, and the latents that its denoiser was given."""
@@ -97,6 +101,7 @@ def test_ratios_are_of_how_far_a_name_moves_the_prediction(emoji, tracked):
         assert ratios[0] / ratios[1] == pytest.approx(noto / firefox, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_another_trial_with_the_same_seed_says_the_same(emoji, tracked):
     """Whatever was tried before."""
     again, _ = Tracked(emoji).of("Firefox")
@@ -198,10 +203,11 @@ def test_what_concepts_share_is_asked_once(tracked):
 # What is refused.
 
 
-def test_a_name_that_the_base_does_not_draw_is_refused(tracked):
-    with pytest.raises(ConceptRefused, match="this base does not draw 'Van Gogh'") as refused:
-        tracked.of("Van Gogh")
-    assert refused.value.concept == "Van Gogh"
+@pytest.mark.parametrize("name", ["Van Gogh", pytest.param("zqx", marks=BY_CHANCE)])
+def test_a_name_that_the_base_does_not_draw_is_refused(tracked, name):
+    with pytest.raises(ConceptRefused, match=f"this base does not draw '{name}'") as refused:
+        tracked.of(name)
+    assert refused.value.concept == name
     assert "so there is nothing to erase" in str(refused.value)
     assert "'studio' was taken" in str(refused.value)
 
