@@ -82,8 +82,9 @@ class Erasure:
         self.step, self.seconds, self.finished = 0, 0.0, False
         self.evaluations.forward = plan.spent
         self.watched = self.asked = None
-        if plan.points is not None:
+        if plan.points is not None and plan.watched:
             self.watched = Exam(model, plan.points, plan.watched, self.evaluations)
+        if plan.points is not None and plan.asked:
             self.asked = Exam(model, plan.points, plan.asked, self.evaluations)
 
     @property

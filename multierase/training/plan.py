@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from multierase.separation.dictionary import Dictionary, words_of
 from multierase.separation.directions import Directions, covariance, directions, gram
 from multierase.training.certificate import Question
 from multierase.training.defaults import kind_of, with_defaults
-from multierase.training.questions import Questions
+from multierase.training.questions import Questions, held_back
 from multierase.training.settings import EraseSettings
 from multierase.training.trial import Points, Trial, Tried
 
@@ -180,13 +180,18 @@ class Planner:
         self._require_sensible(concept, settings)
         tried = self._tried(concept)
         dictionary = self._dictionary(tried)
-        watched = asked = to_stay = ()
+        watched: tuple[Question, ...] = ()
+        asked: tuple[Question, ...] = ()
+        to_stay: tuple[Question, ...] = ()
         if tried:
             watched = self.questions.watched(concept.name, tried)
             asked = self.questions.asked(concept.name, tried)
-        concept = concept.with_sentences(self.known)
-        if concept.is_bare and tried:
-            concept = self._with_sentences(concept, tried, [*watched, *asked])
+        concept = self._told(concept, tried, {question.prompt for question in (*watched, *asked)})
+        # What a user or a list of prompts asks to train with is no unseen sentence.
+        watched, asked = (
+            tuple(question for question in questions if question.prompt not in concept.prompts)
+            for questions in (watched, asked)
+        )
         if self.kind and not concept.anchor and not concept.erase_from:
             concept = replace(concept, anchor=self.kind.anchor)
         for prompt in (*concept.prompts, concept.erase_from, concept.anchor):
@@ -210,7 +215,7 @@ class Planner:
         settings = replace(settings, siblings=siblings)
         near = self._about_siblings(siblings, tried)
         found = {s: self._directions(concept, exact, listed, near, dictionary, s) for s in streams}
-        if tried:
+        if asked:
             to_stay = self.questions.to_stay(concept.name, tried, siblings, listed)
         kept = (*settings.keep, *near, *not_about(self.known, concept.name, *beside))
 
@@ -255,13 +260,24 @@ class Planner:
     def _random(self, what: str) -> random.Random:
         return random.Random(f"{self.settings.seed}/{what}")
 
-    def _with_sentences(
-        self, concept: Concept, tried: Tried, held_back: Iterable[Question]
-    ) -> Concept:
+    def _told(self, concept: Concept, tried: Tried | None, unseen: Collection[str]) -> Concept:
+        """Return a concept that is given by its name alone with sentences, but the unseen ones."""
+        if not concept.is_bare:
+            return concept
+        concept = concept.with_sentences(self.known)
+        if concept.is_bare and tried:
+            return self._with_sentences(concept, tried, unseen)
+
+        seen = {}
+        for prompt, context in zip(concept.prompts, concept.contexts, strict=True):
+            if prompt == concept.name or prompt not in unseen:
+                seen[prompt] = context
+        return replace(concept, prompts=tuple(seen), contexts=tuple(seen.values()))
+
+    def _with_sentences(self, concept: Concept, tried: Tried, unseen: Collection[str]) -> Concept:
         """Return the concept in forms that the base understands, about its whole vocabulary."""
         forms, _ = held_back(tried)
         rng = self._random(f"sentences/{concept.name}")
-        held = {question.prompt for question in held_back}
         words = self.words
         words = [word for word in words if not self.kind.mentions(concept.name, word)]
 
@@ -271,7 +287,7 @@ class Planner:
             place, form = divmod(index, len(forms))
             word = order[form][place % len(words)]
             sentence, context = self.kind.sentence(forms[form], concept.name, word)
-            if sentence not in held and self.model.reads_whole(sentence):
+            if sentence not in unseen and self.model.reads_whole(sentence):
                 pairs[sentence] = context
 
         return replace(concept, prompts=tuple(pairs), contexts=tuple(pairs.values()))
@@ -326,8 +342,9 @@ class Planner:
         lists = [gram(model.tokens(prompts, stream)) for prompts in (listed, near) if prompts]
         if dictionary:
             lists.append(dictionary.gram(stream, [concept.name]))
-        # Each list weighs the same, as in the joint solve.
-        kept = sum(covariance(matrix) for matrix in lists) if lists else None
+        kept = lists[0] if lists else None
+        if len(lists) > 1:  # each list weighs the same, as in the joint solve
+            kept = sum(covariance(matrix) for matrix in lists)
 
         try:
             return directions(

@@ -34,6 +34,8 @@ from multierase.generate import generate
 from multierase.increments.value import Factors
 
 POOLED = {"trajectories": 8, "sampler_steps": 6}
+# What version 0.1 did without being asked, in the defaults' place.
+BEFORE = {"kind": "none", "trajectories": 16, "steps": 60, "learning_rate": 0.1}
 SHORT = {"steps": 2, "batch_size": 2, "sampler_steps": 4}
 PROMPTS, SEEDS = ["a church by Noto", "a cat by Twemoji"], [1, 2]
 
@@ -80,7 +82,7 @@ def single(model: Model) -> dict[str, tuple[Increment, dict]]:
     }
     found = {}
     for name, (concept, settings) in cases.items():
-        increment = erase(model, concept, EraseSettings(**settings))
+        increment = erase(model, concept, EraseSettings(**{**BEFORE, **settings}))
         found[name] = increment, digests_of(increment)
 
     return found
@@ -89,11 +91,12 @@ def single(model: Model) -> dict[str, tuple[Increment, dict]]:
 def several(model: Model) -> dict[str, dict]:
     """Erase two concepts in one run."""
     names = ["Fluent", "EmojiOne"]
-    under = EraseSettings(regularizer="l1", known=False, schedule="frozen", keep=("Noto",), **SHORT)
+    asked = {"regularizer": "l1", "known": False, "schedule": "frozen", "keep": ("Noto",), **SHORT}
+    under = EraseSettings(**{**BEFORE, **asked})
     found = {}
     for increment in erase_several(model, names, under, method="sepme", simultaneous=True):
         found[f"correlation, simultaneous {increment.concept}"] = digests_of(increment)
-    for increment in erase_several(model, names, EraseSettings(steps=6, **POOLED)):
+    for increment in erase_several(model, names, EraseSettings(**{**BEFORE, "steps": 6, **POOLED})):
         found[f"one batch {increment.concept}"] = digests_of(increment)
 
     return found
