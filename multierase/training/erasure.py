@@ -33,7 +33,7 @@ from multierase.training.trajectories import Batch, EvaluationCounter
 FREE_RATE = 0.005  # of a weight's root mean square, for parameters that train freely
 CORRELATION_WAIT = 10  # steps before SepME's code stops
 TRIAL_RATE = 0.1  # of the step that is taken on trial
-FIRST_STEP = 0.4  # of the erasure degree
+FIRST_STEP = 0.8  # of the erasure degree
 LEAST_RATE, LARGEST_RATE = 0.01, 1.0
 LOOK = 8  # steps between two looks at unseen sentences
 

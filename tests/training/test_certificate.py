@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
 from compositions import assert_bits, random_increment, snapshot, twin_of
+from trained import erasure_of, plan_of
 
-from multierase import Composer, Library, Workspace
-from multierase.errors import ModelHeld, UnknownConcept, UsageError
+from multierase import Composer, Concept, EraseSettings, Library, Workspace
+from multierase.errors import ConceptRefused, ModelHeld, UnknownConcept, UsageError
 from multierase.increments.provenance import in_words
+from multierase.separation import dictionary
 from multierase.training.certificate import (
     Answer,
     Exam,
@@ -159,6 +162,66 @@ def test_no_question_has_no_answer(emoji, points):
     assert exam.answers(emoji.predict) == []
     assert certificate([]) == {"sentences": 0}
     assert in_words(certificate([])) == "no sentence was tried"
+
+
+# What is unseen.
+
+
+@pytest.fixture
+def short_dictionary(monkeypatch):
+    """A form of the dictionary is one batch; other tests do not find it."""
+    monkeypatch.setattr(dictionary, "MOST", dictionary.BATCH)
+    monkeypatch.setattr(dictionary, "_filled_before", WeakKeyDictionary())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("known", [True, False], ids=["listed", "of the kind"])
+@pytest.mark.usefixtures("short_dictionary")
+def test_no_question_is_trained_with(emoji, known):
+    """Neither one of the base's own list, nor one of the kind's forms."""
+    settings = EraseSettings(kind="auto", known=known)
+    plan = plan_of(emoji, "Noto", settings)
+    concept, told = (
+        plan.concept,
+        dict(zip(plan.concept.prompts, plan.concept.contexts, strict=True)),
+    )
+    assert concept.prompts[0] == "Noto"
+    assert len(told) > 100
+    own = [question for question in plan.asked if question.about == "own"]
+    assert len(own) >= 6
+    assert len(plan.watched) >= 3
+    for question in (*own, *plan.watched):
+        assert question.prompt not in told
+        assert "Noto" in question.prompt
+        assert "Noto" not in question.context
+    assert not {q.prompt for q in own} & {q.prompt for q in plan.watched}
+    assert told["a church by Noto"] == "a church"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_dictionary")
+def test_what_the_user_trains_with_is_not_asked(emoji):
+    settings = EraseSettings(kind="auto", known=False)
+    asked = [q for q in plan_of(emoji, "Noto", settings).asked if q.about == "own"]
+    given = Concept("Noto", tuple(question.prompt for question in asked[:3]))
+    plan = plan_of(emoji, given, settings)
+    assert plan.concept.prompts == given.prompts
+    assert [q for q in plan.asked if q.about == "own"] == asked[3:]
+
+    every = [question.prompt for question in (*asked, *plan.watched)]
+    erasure = erasure_of(emoji, Concept("Noto", tuple(every)), settings)
+    assert erasure.plan.watched == erasure.plan.asked == ()
+    assert erasure.increment().provenance.certificate is None
+
+
+@pytest.mark.slow
+def test_a_name_of_ones_own_needs_prompts_of_ones_own(emoji):
+    """The base need not know what the user calls it."""
+    settings = EraseSettings(kind="auto", known=False)
+    plan = plan_of(emoji, Concept("Van Gogh", ("a church by Noto",)), settings)
+    assert (plan.tried, plan.asked, plan.watched, plan.dictionary) == (None, (), (), 0)
+    with pytest.raises(ConceptRefused, match="does not draw 'Van Gogh'"):
+        plan_of(emoji, "Van Gogh", settings)
 
 
 # What is reported.
