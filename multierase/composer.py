@@ -196,7 +196,7 @@ class Composer:
             kept = {}
             if self.keep is not None:
                 lists = {s: self.keep.lists(s, [name]) for s in self.model.streams}
-                kept = {KEPT: {stream: sum(grams) for stream, grams in lists.items()}}
+                kept = {KEPT: {s: torch.stack(grams).sum(0) for s, grams in lists.items()}}
             table[name] = crosstalk_of(increment, {**grams, **kept}, self._weights.pristine)
 
         return table

@@ -72,7 +72,7 @@ def _groups(planner: Planner, order: Order) -> list[Sequence[Concept]]:
         return [order.concepts]
 
     settings, model = planner.settings, planner.model
-    shared = all(name in model.readers for name in model.scope_parameters(settings.scope))
+    shared = all(name in model.readers for name in model.scope_parameters(planner.scope))
     size = max(1, settings.sampling_batch // settings.batch_size) if shared else 1
 
     starts = range(0, len(order.concepts), size)

@@ -7,6 +7,7 @@ and how far everything else has moved.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ import torch
 from multierase.increments.provenance import SIDES
 from multierase.models.conditioning import Conditioning
 from multierase.models.model import Model
+from multierase.training.defaults import NOTHING
 from multierase.training.trajectories import EvaluationCounter
 from multierase.training.trial import Points, Trial
 
@@ -54,14 +56,14 @@ class Answer:
 
     Args:
         degree: ``⟨ε_θ(prompt) − ε*(context), d⟩ / ‖d‖²``: 1 on the base, 0 if nothing of ``d`` is
-            left. ``None`` for what is to stay.
+            left. Not a number for what is to stay.
         moved: ``‖ε_θ(prompt) − ε*(prompt)‖``, in the size that ``d`` has for the concept's own
             sentences, in the root mean square: 0 on the base.
     """
 
     prompt: str
     about: About
-    degree: float | None
+    degree: float
     moved: float
 
 
@@ -111,7 +113,7 @@ class Exam:
         left = ((after[: self.own] - eps_context) * effects).flatten(1).sum(1) / sizes
         moves = (after - eps_prompt).flatten(1).norm(dim=1) / sizes.mean().sqrt()
 
-        degrees = [*left.tolist(), *[None] * (len(self.questions) - self.own)]
+        degrees = [*left.tolist(), *[math.nan] * (len(self.questions) - self.own)]
         return [
             Answer(question.prompt, question.about, degree, moved)
             for question, degree, moved in zip(self.questions, degrees, moves.tolist(), strict=True)
@@ -164,7 +166,7 @@ def as_json(questions: Sequence[Question]) -> list[dict[str, str]]:
 
 
 def examined(
-    model: Model, asked: Mapping[str, Sequence[Mapping[str, str]]], seed: int = 0
+    model: Model, asked: Mapping[str, Sequence[Mapping[str, Any]]], seed: int = 0
 ) -> dict[str, Exam]:
     """Ask the base the questions of several concepts, given as ``as_json`` gives them.
 
@@ -176,7 +178,7 @@ def examined(
     Raises:
         ValueError: for questions that are none.
     """
-    points, evaluations = Trial(model, None, seed).points, EvaluationCounter()
+    points, evaluations = Trial(model, NOTHING, seed).points, EvaluationCounter()
     exams = {}
     for concept, listed in asked.items():
         try:
@@ -199,7 +201,8 @@ def certify(model: Model, exams: Mapping[str, Exam], erased: Collection[str]) ->
         exams: by concept, of the base.
         erased: names of concepts.
     """
-    concepts, sides = {}, {}
+    concepts: dict[str, Any] = {}
+    sides: dict[str, list[Answer]] = {}
     for concept, exam in exams.items():
         answers = exam.answers(model.predict)
         found = certificate(answers)

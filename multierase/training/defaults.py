@@ -9,6 +9,7 @@ from multierase.prompts.kind import Kind, load_kind
 from multierase.training.settings import EraseSettings
 
 AUTO_KIND, DEFAULT_KIND, NO_KIND = "auto", "artist", "none"
+NOTHING = Kind(NO_KIND, "no sentences", {}, ())
 DEFAULT_SCOPE, DEFAULT_ETA = "esd-x-strict", 3.0
 
 

@@ -171,7 +171,8 @@ class Erasure:
         variables = [self.student.variables[name] for name in self.student.down]
         with torch.no_grad():
             for variable in variables:
-                variable.copy_(-TRIAL_RATE * variable.grad.sign())
+                if variable.grad is not None:
+                    variable.copy_(-TRIAL_RATE * variable.grad.sign())
             eps = self._predict(*inputs)[: len(batch)]
             for variable in variables:
                 variable.zero_()
@@ -191,11 +192,12 @@ class Erasure:
         settings = self.settings
         if settings.stop_on != "unseen" or settings.stop_at is None or self.step % LOOK:
             return False
-        if self.watched is None:
-            return bool(self.degree.average <= settings.stop_at)
-        answers = self.watched.answers(self._predict)
+        if self.watched is None:  # no sentence is held back: then the training's own say it
+            degrees = self.degree.curve[-LOOK:]
+        else:
+            degrees = [answer.degree for answer in self.watched.answers(self._predict)]
 
-        return fmean(answer.degree for answer in answers) <= settings.stop_at
+        return fmean(degrees) <= settings.stop_at
 
     def _predict(
         self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning
@@ -286,7 +288,7 @@ class Erasure:
             anchor=concept.anchor,
             erase_from=concept.erase_from,
             method=self.method,
-            scope=self.settings.scope,
+            scope=self.settings.scope or "",
             # Through JSON, so that the value equals what a file gives back.
             settings=json.loads(json.dumps(dataclasses.asdict(self.settings))),
             seed=self.settings.seed,

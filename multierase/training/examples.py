@@ -156,7 +156,7 @@ class Examples:
         text, context = self._texts(choices)
         anchor, erase_from = self.concept.target_prompt, self.concept.erase_from
         eps_anchor = self._predict(x_t, t, self._same(anchor, x_t)) if anchor else eps_null
-        target = esd_target(eps_anchor, eps_concept, eps_null, self.settings.eta)
+        target = esd_target(eps_anchor, eps_concept, eps_null, self.plan.eta)
         prompted = text if erase_from is None else self._same(erase_from, x_t)
 
         kept, eps_kept = text.take(slice(0, 0)), eps_null[:0]

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from multierase.errors import ConceptRefused, UsageError
 from multierase.files import digest_bytes
 from multierase.increments.provenance import Separation
@@ -18,7 +20,7 @@ from multierase.prompts.lists import not_about
 from multierase.separation.dictionary import Dictionary, words_of
 from multierase.separation.directions import Directions, covariance, directions, gram
 from multierase.training.certificate import Question
-from multierase.training.defaults import kind_of, with_defaults
+from multierase.training.defaults import DEFAULT_ETA, DEFAULT_SCOPE, NOTHING, kind_of, with_defaults
 from multierase.training.questions import Questions, held_back
 from multierase.training.settings import EraseSettings
 from multierase.training.trial import Points, Trial, Tried
@@ -70,6 +72,11 @@ class Plan:
     dictionary: int
     points: Points | None
     spent: int
+
+    @property
+    def eta(self) -> float:
+        """The strength of the negative guidance."""
+        return DEFAULT_ETA if self.settings.eta is None else self.settings.eta
 
     @property
     def kept_exactly(self) -> tuple[str, ...]:
@@ -136,11 +143,12 @@ class Planner:
         progress: bool = False,
     ):
         self.model, self.objective, self.library = model, objective, tuple(library)
-        self.kind = kind_of(model, settings.kind)
-        self.settings = with_defaults(settings, self.kind)
+        kind = kind_of(model, settings.kind)
+        self.kind, self.settings = kind or NOTHING, with_defaults(settings, kind)
+        self.scope = self.settings.scope or DEFAULT_SCOPE
         self.known = model.known_prompts if settings.known else []
         self.trial = Trial(model, self.kind, self.settings.seed)
-        self.questions = Questions(model, self.kind, self.settings.seed) if self.kind else None
+        self.questions = Questions(model, self.kind, self.settings.seed)
         self.folder, self.progress = folder, progress
         self._dictionaries: dict[tuple[str, ...], Dictionary] = {}
 
@@ -192,13 +200,13 @@ class Planner:
             tuple(question for question in questions if question.prompt not in concept.prompts)
             for questions in (watched, asked)
         )
-        if self.kind and not concept.anchor and not concept.erase_from:
+        if not concept.anchor and not concept.erase_from:
             concept = replace(concept, anchor=self.kind.anchor)
         for prompt in (*concept.prompts, concept.erase_from, concept.anchor):
             if prompt:
                 model.require_representable(prompt)
 
-        parameters = tuple(model.scope_parameters(settings.scope))
+        parameters = tuple(model.scope_parameters(self.scope))
         readers = {name: stream for name, stream in model.readers.items() if name in parameters}
         exact = ("", *settings.keep) if settings.decouple else ()
         listed = tuple(not_about(self.known, concept.name))
@@ -215,7 +223,7 @@ class Planner:
         settings = replace(settings, siblings=siblings)
         near = self._about_siblings(siblings, tried)
         found = {s: self._directions(concept, exact, listed, near, dictionary, s) for s in streams}
-        if asked:
+        if asked and tried:
             to_stay = self.questions.to_stay(concept.name, tried, siblings, listed)
         kept = (*settings.keep, *near, *not_about(self.known, concept.name, *beside))
 
@@ -248,7 +256,7 @@ class Planner:
 
     def _tried(self, concept: Concept) -> Tried | None:
         """Return what the base understands of a concept's name; ``None`` without a kind."""
-        if self.kind is None or concept.erase_from:
+        if not self.kind.sentences or concept.erase_from:
             return None
         try:
             return self.trial.of(concept.name)
@@ -301,11 +309,11 @@ class Planner:
         streams: Sequence[str],
     ) -> tuple[str, ...]:
         """Return the names whose tokens the concept's directions would move most."""
-        if not self.kind or not streams:
+        if not self.kind.sentences or not streams:
             return ()
         known = dict.fromkeys([*self.library, *self.kind.beside])
-        names = replace(self.kind, beside=tuple(known)).names_beside(concept.name)
-        names = [name for name in names if self.model.reads_whole(name)]
+        beside = replace(self.kind, beside=tuple(known)).names_beside(concept.name)
+        names = [name for name in beside if self.model.reads_whole(name)]
 
         stream = streams[0]
         basis = self._directions(concept, exact, listed, (), dictionary, stream).basis
@@ -317,7 +325,7 @@ class Planner:
         return tuple(sorted(moves, key=lambda name: -moves[name])[:NEAREST])
 
     def _about_siblings(self, siblings: Sequence[str], tried: Tried | None) -> tuple[str, ...]:
-        if not self.kind or not tried:
+        if not tried:
             return tuple(siblings)
 
         found = []
@@ -344,7 +352,7 @@ class Planner:
             lists.append(dictionary.gram(stream, [concept.name]))
         kept = lists[0] if lists else None
         if len(lists) > 1:  # each list weighs the same, as in the joint solve
-            kept = sum(covariance(matrix) for matrix in lists)
+            kept = torch.stack([covariance(matrix) for matrix in lists]).sum(0)
 
         try:
             return directions(

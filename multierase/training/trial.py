@@ -67,11 +67,11 @@ class Trial:
 
     Args:
         model: the frozen base.
-        kind: how people speak of the concepts; without one, only the points can be had.
+        kind: how people speak of the concepts; without sentences, only the points can be had.
         seed: of noise, subjects and made-up names.
     """
 
-    def __init__(self, model: Model, kind: Kind | None, seed: int):
+    def __init__(self, model: Model, kind: Kind, seed: int):
         self.model, self.kind, self.seed = model, kind, seed
         self.evaluations = EvaluationCounter()
         self._counted = 0
@@ -101,8 +101,8 @@ class Trial:
         moved = {form: self._moved(form, name) for form in forms}
         ratios = self._ratios(name, forms, MADE_UP)
         if max(ratios.values()) < UNDERSTOOD:
-            best = sorted(forms, key=lambda form: -ratios[form])[:DOUBTED]
-            ratios |= self._ratios(name, best, MORE_MADE_UP)
+            doubted = sorted(forms, key=lambda form: -ratios[form])[:DOUBTED]
+            ratios |= self._ratios(name, doubted, MORE_MADE_UP)
         if max(ratios.values()) < DRAWN:
             raise ConceptRefused(
                 f"this base does not draw {name!r}: in none of {len(forms)} sentences does the "
@@ -199,7 +199,7 @@ class Trial:
     @torch.no_grad()
     def points(self) -> Points:
         """Every point of two trajectories of the best understood subjects, one after the other."""
-        subjects = self.subjects[:2] if self.kind else ("", "")
+        subjects = self.subjects[:2] if self.kind.sentences else ("", "")
         text = self.model.encode([with_article(subject) if subject else "" for subject in subjects])
         null = self.model.encode([""] * len(subjects))
 

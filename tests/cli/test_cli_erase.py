@@ -136,7 +136,8 @@ def test_a_damaged_file_beside_it_does_not_hurt(run, lib_copy):
 
 @pytest.mark.parametrize("concept", ["Twemojii", "Van Gogh"])
 def test_a_concept_that_the_base_does_not_draw_is_refused(run, tmp_path, concept):
-    code, _, err = run("erase", concept, "--library", tmp_path / "lib", *ONE_STEP)
+    flags = ("--library", tmp_path / "lib", *ONE_STEP, "--kind", "studio")
+    code, _, err = run("erase", concept, *flags)
     err = " ".join(err.split())
     assert code == 1
     assert f"does not draw {concept!r}" in err
