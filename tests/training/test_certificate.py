@@ -24,6 +24,7 @@ from multierase.training.certificate import (
     certify,
     examined,
 )
+from multierase.training.defaults import NOTHING
 from multierase.training.trajectories import EvaluationCounter
 from multierase.training.trial import Trial
 
@@ -47,7 +48,7 @@ TWEMOJI = [
 
 @pytest.fixture(scope="module")
 def points(emoji):
-    return Trial(emoji, None, 0).points
+    return Trial(emoji, NOTHING, 0).points
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from multierase.errors import ConceptRefused
 from multierase.methods import Refusal
 from multierase.prompts.wording import with_article
 from multierase.training import loop
-from multierase.training.defaults import kind_of
+from multierase.training.defaults import NOTHING, kind_of
 from multierase.training.trajectories import denoise_partway
 from multierase.training.trial import GUIDANCE, PLACES, STEPS, SUBJECTS, Trial
 
@@ -157,7 +157,7 @@ def test_points_are_those_of_two_guided_trajectories(emoji, tracked):
 
 
 def test_without_a_kind_the_points_are_of_the_empty_prompt(emoji):
-    trial = Trial(emoji, None, 0)
+    trial = Trial(emoji, NOTHING, 0)
     assert len(trial.points.x_t) == len(trial.points.t) == 2 * STEPS
     assert trial.spent() == 2 * 2 * STEPS  # with and without guidance
     first, other = trial.points.x_t.split(STEPS)
@@ -167,7 +167,7 @@ def test_without_a_kind_the_points_are_of_the_empty_prompt(emoji):
 
 
 def test_predictions_are_made_once_and_given_in_their_order(emoji):
-    trial = Trial(emoji, None, 0)
+    trial = Trial(emoji, NOTHING, 0)
     points = trial.points
     trial.spent()
     prompts, places = ["a cat", "Noto", "a cat", "a cat"], [3, 3, 3, 12]
