@@ -314,6 +314,7 @@ def test_a_process_fills_a_form_once_with_or_without_a_folder(filled, tmp_path):
     assert filled(templates=(PHOTO, BESIDE), forget=False)[1] == [BESIDE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forget", [True, False], ids=["file", "process"])
 @pytest.mark.parametrize(
     ("change", "made"),
@@ -368,6 +369,7 @@ def count_of(count: str):
 COUNTS = [count_of(count) for count in ("", "many", "-256", "0", "2.5", "9" * 30)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [*DAMAGES, *COUNTS], ids=lambda damage: damage.__name__)
 def test_damage_is_survived(filled, tmp_path, damage):
     first, _ = filled()

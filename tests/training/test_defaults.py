@@ -103,6 +103,7 @@ def test_nothing_else_is_filled_in():
         assert same is (field.name not in changed), field.name
 
 
+@pytest.mark.slow
 def test_an_increment_says_what_was_filled_in(tiny, quick):
     settings = replace(quick, steps=1, eta=None, stop_at=-1.5, kind="auto")
     made = erase(tiny, "Noto", settings).provenance
@@ -128,6 +129,7 @@ def test_a_sibling_that_is_the_concept_is_told_before_anything_is_trained(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_siblings_end_in_the_provenance_and_move_less(emoji, quick):
     settings = replace(quick, steps=1, known=False, siblings=("Twemoji", "Firefox"))
     increment = erase(emoji, "Noto", settings)
@@ -176,6 +178,7 @@ def rate_of(model, settings) -> float:
     return rate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("effect", [0.5, 2.0])
 def test_the_first_step_lowers_the_degree_by_as_much_as_is_said(emoji, measured, effect):
     """With values of half the size a concept says half as much, and half a step undoes it."""
@@ -194,6 +197,7 @@ def test_the_first_step_lowers_the_degree_by_as_much_as_is_said(emoji, measured,
     assert rates[1] / rates[0] == pytest.approx(effect, rel=0.35)
 
 
+@pytest.mark.slow
 def test_the_trial_step_leaves_nothing_behind(tiny, measured):
     rate = rate_of(tiny, measured)
     ours, theirs = (
@@ -213,6 +217,7 @@ def test_a_rate_that_is_given_is_kept(tiny, quick):
     assert rates_of(begun(tiny, replace(quick, learning_rate=0.25))[0]) == {0.25}
 
 
+@pytest.mark.slow
 def test_weights_that_train_freely_keep_their_own_rates(tiny, measured):
     settings = replace(measured, scope="esd-x")
     erasure = erasure_of(tiny, "Noto", settings)
@@ -227,6 +232,7 @@ def test_weights_that_train_freely_keep_their_own_rates(tiny, measured):
     assert rates_of(free) == rates_of(untouched)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_rate(tiny, measured, tmp_path):
     """Though the batch that it goes on with would measure another."""
     settings = replace(measured, steps=4, batch_size=1)
@@ -246,6 +252,7 @@ def test_a_resumed_run_has_the_same_rate(tiny, measured, tmp_path):
     assert rates_of(other) != rates_of(whole)
 
 
+@pytest.mark.slow
 def test_concepts_that_share_a_run_have_rates_of_their_own(emoji, measured):
     erasures = [erasure_of(emoji, Concept(name), measured) for name in ("Noto", "Fluent Flat")]
     batches = [erasure.examples.batches(range(1), {})[0] for erasure in erasures]
