@@ -21,6 +21,7 @@ SENTENCE = Concept("Noto", ("a church by Noto",), ("a church",))
 def test_one_step_agrees_with_a_plain_rendering_of_the_paper(tiny):
     """One sample, one step of Adam, without any of the package's training code."""
     settings = EraseSettings(
+        kind="none",
         steps=1,
         batch_size=1,
         sampler_steps=6,
@@ -135,6 +136,7 @@ def test_the_loss_is_objective_kept_and_regulariser(tiny, quick, regularizer):
 @pytest.mark.parametrize("regularizer", ["l1", "l2"])
 def test_regularisation_shrinks_the_increment(tiny, regularizer):
     settings = EraseSettings(
+        kind="none",
         steps=30,
         batch_size=2,
         sampler_steps=4,
@@ -153,6 +155,7 @@ def test_the_keep_loss_keeps(tiny):
     from test_plan import moves
 
     settings = EraseSettings(
+        kind="none",
         steps=40,
         batch_size=2,
         sampler_steps=4,
@@ -184,7 +187,13 @@ def test_rates_are_the_settings_or_a_share_of_each_weight(tiny, quick):
 
 def test_evaluations_are_counted(tiny):
     settings = EraseSettings(
-        schedule="frozen", steps=2, batch_size=3, sampler_steps=5, stop_at=None
+        kind="none",
+        learning_rate=0.1,
+        schedule="frozen",
+        steps=2,
+        batch_size=3,
+        sampler_steps=5,
+        stop_at=None,
     )
     examples = erasure_of(tiny, "Noto", settings).examples
     stops = torch.cat([examples.draw(step)[1] for step in range(2)])

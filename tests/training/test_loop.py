@@ -91,7 +91,7 @@ def test_deltas_are_float32_on_a_bfloat16_base(tiny, quick):
 
 def test_early_stop_says_so_and_spends_less(tiny):
     settings = EraseSettings(
-        steps=200, batch_size=2, sampler_steps=4, learning_rate=3e-2, stop_at=0.3
+        kind="none", steps=200, batch_size=2, sampler_steps=4, learning_rate=3e-2, stop_at=0.3
     )
     stop = erase(tiny, "Noto", settings).provenance.stop
     assert stop.reason == "erased"
@@ -107,6 +107,7 @@ def test_early_stop_says_so_and_spends_less(tiny):
 @pytest.mark.parametrize("decouple", [True, False])
 def test_the_correlation_falls_and_ends_an_erasure_on_its_own_threshold(tiny, decouple):
     settings = EraseSettings(
+        kind="none",
         steps=20,
         batch_size=2,
         sampler_steps=4,
@@ -134,7 +135,13 @@ def test_the_correlation_falls_and_ends_an_erasure_on_its_own_threshold(tiny, de
 def test_several_in_one_batch_are_those_of_runs_of_their_own(emoji, schedule):
     """Up to the rounding of larger batches, which Adam's first steps make more of."""
     settings = EraseSettings(
-        schedule=schedule, trajectories=3, sampler_steps=4, steps=6, batch_size=2, stop_at=None
+        kind="none",
+        schedule=schedule,
+        trajectories=3,
+        sampler_steps=4,
+        steps=6,
+        batch_size=2,
+        stop_at=None,
     )
     names = ["Noto", "Twemoji", "Fluent Flat"]
     keep = [TaggedPrompt("a whale by Noto", frozenset({"twemoji", "fluent flat"}))]
@@ -197,7 +204,7 @@ def test_concepts_of_one_run_share_what_they_must(tiny, quick):
     with pytest.raises(ValueError, match="erase one concept at a time"):
         train(tiny, [plan_of(tiny, name, free) for name in ("Noto", "Twemoji")], "esd")
     other = dataclasses.replace(quick, eta=1.0)
-    with pytest.raises(ValueError, match="the same settings, except for keep"):
+    with pytest.raises(ValueError, match="the same settings, except for what they keep"):
         train(tiny, [plan_of(tiny, "Noto", quick), plan_of(tiny, "Twemoji", other)], "esd")
     for plans in ([], [plan_of(tiny, "Noto", quick)] * 2):
         with pytest.raises(ValueError, match="give each concept once"):
