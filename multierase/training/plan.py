@@ -188,12 +188,8 @@ class Planner:
         self._require_sensible(concept, settings)
         tried = self._tried(concept)
         dictionary = self._dictionary(tried)
-        watched: tuple[Question, ...] = ()
-        asked: tuple[Question, ...] = ()
+        watched, asked = self._held_back(concept, tried)
         to_stay: tuple[Question, ...] = ()
-        if tried:
-            watched = self.questions.watched(concept.name, tried)
-            asked = self.questions.asked(concept.name, tried)
         concept = self._told(concept, tried, {question.prompt for question in (*watched, *asked)})
         # What a user or a list of prompts asks to train with is no unseen sentence.
         watched, asked = (
@@ -264,6 +260,16 @@ class Planner:
             if concept.is_bare:
                 raise
             return None  # a name of the user's own, for prompts of the user's own
+
+    def _held_back(
+        self, concept: Concept, tried: Tried | None
+    ) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
+        """Return the questions of the stop, and those of the certificate about the concept."""
+        if tried is None:
+            return (), ()
+        name = concept.name
+
+        return self.questions.watched(name, tried), self.questions.asked(name, tried)
 
     def _random(self, what: str) -> random.Random:
         return random.Random(f"{self.settings.seed}/{what}")
