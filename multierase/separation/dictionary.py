@@ -35,6 +35,7 @@ MOST = 4096  # sentences of a form, settled or not
 SETTLED = 0.1  # how much farther out an unlisted sentence may lie than a listed one
 RIDGE = 1e-3  # of the mean variance, as in the separation
 SUBJECT = "subject}"  # how the placeholders of a subject end
+REMEMBERED = 8  # Gram matrices without some concepts
 CAPTIONS = ""  # the form of captions that are kept as they are
 
 
@@ -76,6 +77,10 @@ class Dictionary:
     kind: Kind
     forms: Mapping[str, Form]
     _kin: dict[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
+    # Encoding what is left out takes longer than the solve that asks for it.
+    _grams: dict[tuple[str, frozenset[str]], torch.Tensor] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @classmethod
     def of(
@@ -128,6 +133,14 @@ class Dictionary:
         Each form weighs the same, however many sentences settled it.
         """
         apart = frozenset().union(*(self._apart(concept) for concept in erased))
+        if (stream, apart) not in self._grams:
+            if len(self._grams) >= REMEMBERED:
+                self._grams.clear()
+            self._grams[stream, apart] = self._without(stream, apart)
+
+        return self._grams[stream, apart]
+
+    def _without(self, stream: str, apart: frozenset[str]) -> torch.Tensor:
         total = torch.zeros(())
         for template, form in self.forms.items():
             # They are few: the concept's own words, and what is like it.
