@@ -187,7 +187,12 @@ class Planner:
         settings = replace(self.settings, keep=(*self.settings.keep, *keep))
         self._require_sensible(concept, settings)
         tried = self._tried(concept)
-        dictionary = self._dictionary(tried)
+        parameters = tuple(model.scope_parameters(self.scope))
+        readers = {name: stream for name, stream in model.readers.items() if name in parameters}
+        # A scope without readers has no directions, so nothing is kept in the mean,
+        # and no overlap of tokens can refuse it.
+        streams = sorted(set(readers.values())) if settings.decouple else []
+        dictionary = self._dictionary(tried) if streams else None
         watched, asked = self._held_back(concept, tried)
         to_stay: tuple[Question, ...] = ()
         concept = self._told(concept, tried, {question.prompt for question in (*watched, *asked)})
@@ -202,13 +207,9 @@ class Planner:
             if prompt:
                 model.require_representable(prompt)
 
-        parameters = tuple(model.scope_parameters(self.scope))
-        readers = {name: stream for name, stream in model.readers.items() if name in parameters}
         exact = ("", *settings.keep) if settings.decouple else ()
         listed = tuple(not_about(self.known, concept.name))
 
-        # A scope without readers has no directions, so no overlap of tokens can refuse it.
-        streams = sorted(set(readers.values())) if settings.decouple else []
         if streams and concept.name.lower() in {prompt.lower() for prompt in settings.keep}:
             raise ConceptRefused(
                 f"{concept.name!r} is among the prompts to keep exactly, so nothing is left to "
