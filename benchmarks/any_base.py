@@ -77,6 +77,8 @@ OLD = replace(
     steps=60,
     learning_rate=0.1,
     trajectories=16,
+    prompts_per_point=1,
+    start_at=None,
     stop_on="degree",
     stop_at=-1.0,
 )

@@ -23,7 +23,7 @@ separation.solves separation.changes separation.fitting separation.crosstalk
 training training.settings training.defaults training.trajectories training.trial
 training.certificate training.questions training.plan training.objectives training.stopping
 training.examples
-training.delta training.erasure training.checkpoint training.loop
+training.closed_form training.delta training.erasure training.checkpoint training.loop
 methods methods.fine_tuning methods.esd methods.sepme methods.uce
 composer generate pictures interop interop.pipeline workspace
 evaluation evaluation.experiment evaluation.concept_sets evaluation.cases evaluation.suites

@@ -16,6 +16,7 @@ from multierase.models.model import Model
 from multierase.models.weights import require_free
 from multierase.prompts.concepts import Concept
 from multierase.prompts.lists import not_about
+from multierase.training.closed_form import aligned
 
 RIDGE = 0.5  # λ of the authors' present code
 
@@ -101,16 +102,6 @@ def _pair(model: Model, concept: Concept, stream: str, cache: dict[str, Pair]) -
         cache[key] = torch.cat(old).double(), torch.cat(new).double()
 
     return cache[key]
-
-
-def aligned(model: Model, prompt: str, context: str, stream: str) -> Pair:
-    """Return ``(n, d)`` tokens of a sentence and of its context, from the last word on."""
-    old = max(model.token_count(prompt, stream) - 2, 0)
-    new = max(model.token_count(context, stream) - 2, 0)
-    sentence, without = model.tokens([prompt], stream), model.tokens([context], stream)
-    count = len(sentence) - max(old, new)
-
-    return sentence[old : old + count], without[new : new + count]
 
 
 def _increment(

@@ -18,6 +18,7 @@ from multierase.increments.value import Increment, gram_factor
 from multierase.models.conditioning import Conditioning
 from multierase.models.model import Model
 from multierase.training.certificate import Exam, as_json, certificate
+from multierase.training.closed_form import start
 from multierase.training.delta import Inputs, Student, predictions
 from multierase.training.examples import Examples
 from multierase.training.objectives import (
@@ -32,9 +33,8 @@ from multierase.training.trajectories import Batch, EvaluationCounter
 
 FREE_RATE = 0.005  # of a weight's root mean square, for parameters that train freely
 CORRELATION_WAIT = 10  # steps before SepME's code stops
-TRIAL_RATE = 0.1  # of the step that is taken on trial
-FIRST_STEP = 0.8  # of the erasure degree
-LEAST_RATE, LARGEST_RATE = 0.01, 1.0
+START_RATE = 0.15  # of the root mean square of what a layer starts from
+UNIT_RATE = 0.1  # of the tokens' own movement, for what starts from the base
 LOOK = 8  # steps between two looks at unseen sentences
 
 
@@ -66,6 +66,7 @@ class Erasure:
         self.model, self.plan, self.method = model, plan, method
         self.concept, self.settings = plan.concept, plan.settings
         self.student = Student(model, plan.parameters, plan.readers, plan.directions)
+        self._start()
         self.optimizer = torch.optim.Adam(self._parameter_groups())
 
         on_degree, at = self.settings.stop_on == "degree", self.settings.stop_at
@@ -156,36 +157,6 @@ class Erasure:
         by_degree = self.degree.update(loss.degree)
         by_correlation = self.correlation.update(loss.correlation)
         self.finished = by_degree or by_correlation or self._gone_unseen()
-
-    def calibrate(self, batch: Batch) -> None:
-        """Choose the step size: Adam's first step is to lower the degree by ``FIRST_STEP``.
-
-        What a step does to a base depends on its text encoder and its layers. So one is taken on
-        trial, in the direction that the first one will have, and taken back.
-        """
-        if self.settings.learning_rate is not None or not self.student.down:
-            return
-        inputs = self.inputs(batch)
-        with predictions([self.student], [inputs]) as (eps,):
-            squared_error(eps[: len(batch)], batch.target).backward()
-        variables = [self.student.variables[name] for name in self.student.down]
-        with torch.no_grad():
-            for variable in variables:
-                if variable.grad is not None:
-                    variable.copy_(-TRIAL_RATE * variable.grad.sign())
-            eps = self._predict(*inputs)[: len(batch)]
-            for variable in variables:
-                variable.zero_()
-        self.optimizer.zero_grad()
-        self.evaluations.trained += len(eps)
-        self.evaluations.forward += len(eps)
-
-        fell = 1 - erasure_degree(eps, batch.eps_concept, batch.eps_null).item()
-        rate = TRIAL_RATE * FIRST_STEP / max(fell, FIRST_STEP / 10)
-        rate = min(max(rate, LEAST_RATE), LARGEST_RATE)
-        for group, name in zip(self.optimizer.param_groups, self.student.variables, strict=True):
-            if name in self.student.down:
-                group["lr"] = rate
 
     def _gone_unseen(self) -> bool:
         """Whether unseen sentences say that the concept is gone; asked every few steps."""
@@ -316,6 +287,23 @@ class Erasure:
 
         return {**certificate(answers), "questions": as_json(self.plan.asked)}
 
+    @torch.no_grad()
+    def _start(self) -> None:
+        """Put the separated parameters where the closed form says that the erasure begins.
+
+        It is that of the ESD target, for sentences whose place nothing else is to take.
+        """
+        degree, esd = self.settings.start_at, self.plan.objective == "esd"
+        if degree is None or not esd or self.concept.erase_from:
+            return
+        starts = {
+            stream: start(self.model, self.concept, stream, found, degree).to(self.model.device)
+            for stream, found in self.plan.directions.items()
+        }
+        for name in self.student.down:
+            frozen = self.student.frozen[name].float()
+            self.student.variables[name].copy_(frozen @ starts[self.plan.readers[name]])
+
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Give each variable its learning rate: a coefficient has another unit than a weight."""
         groups = []
@@ -326,7 +314,8 @@ class Erasure:
 
     def _rate(self, name: str) -> float:
         if name in self.student.down:
-            return self.settings.learning_rate or TRIAL_RATE
+            begun = self.student.variables[name].detach().square().mean().sqrt().item()
+            return self.settings.learning_rate or START_RATE * begun or UNIT_RATE
 
         size = self.student.frozen[name].float().square().mean().sqrt().item()
         return self.settings.free_learning_rate or FREE_RATE * size

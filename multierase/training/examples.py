@@ -78,15 +78,16 @@ class Examples:
 
     @torch.no_grad()
     def _sample_pool(self) -> Batch:
-        """Sample whole trajectories, spread over all prompts.
+        """Sample whole trajectories, spread over all prompts, and ask for others at their points.
 
         They are guided away from each prompt's context, which stands for the empty prompt. So
-        guidance and target use the same two predictions.
+        guidance and target use the same two predictions. What is learned from few prompts does not
+        carry over to others, so the other prompts are new ones at every point.
         """
         settings, generator = self.settings, self._generator("pool")
         order = torch.randperm(len(self.concept.prompts), generator=generator)
-        rounds = -(-settings.trajectories // len(order))
-        choices = order.repeat(rounds)[: settings.trajectories]
+        rounds = -(-settings.trajectories * (1 + self._others) // len(order))
+        choices, *others = order.repeat(rounds).split(settings.trajectories)
         shape = settings.trajectories, *self.model.latent_shape
         noise = torch.randn(*shape, generator=generator)
 
@@ -103,16 +104,26 @@ class Examples:
                 null,
                 settings.guidance_scale,
             )
-            for x_t, t, *eps in found:
-                most = max(len(self.kept), 1)
-                kept = torch.randint(most, (len(some),), generator=generator)
-                points.append(self._batch(x_t, t, choices[some], kept, *eps))
+            for place, (x_t, t, *eps) in enumerate(found):
+                points.append(self._batch(x_t, t, choices[some], self._kept(some, generator), *eps))
+                for asked in others[place : self._others : settings.sampler_steps]:
+                    eps = [self._predict(x_t, t, texts) for texts in self._texts(asked[some])]
+                    kept = self._kept(some, generator)
+                    points.append(self._batch(x_t, t, asked[some], kept, *eps))
 
         return Batch.cat(points)
 
+    @property
+    def _others(self) -> int:
+        """The prompts that a trajectory's points are asked for beside its own."""
+        return (self.settings.prompts_per_point - 1) * self.settings.sampler_steps
+
+    def _kept(self, some: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return torch.randint(max(len(self.kept), 1), (len(some),), generator=generator)
+
     def _drawn(self, step: int) -> torch.Tensor:
         """Return a step's places in the pool: drawn without replacement, shuffled each epoch."""
-        size = self.settings.trajectories * self.settings.sampler_steps
+        size = len(self.pool)
         first = step * self.settings.batch_size
         places = range(first, first + self.settings.batch_size)
 

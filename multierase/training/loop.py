@@ -120,7 +120,6 @@ def descend(
     for erasure, batch in zip(erasures, batches, strict=True):
         if erasure.evaluations.step_cost == 0:
             erasure.measure_step(batch)
-            erasure.calibrate(batch)
 
     pairs = list(zip(erasures, batches, strict=True))
     inputs = [erasure.inputs(batch) for erasure, batch in pairs]

@@ -34,13 +34,19 @@ class EraseSettings:
             from a new trajectory for every latent, whose other points are not used. ``student``
             (the paper): the same, sampled from the erased model itself.
         trajectories: number of trajectories of the pooled schedule, with ``sampler_steps`` points
-            each. These two bound the memory of the pool.
+            each.
+        prompts_per_point: of the pooled schedule: at each point so many of the concept's prompts
+            are asked for, the trajectory's own and others. These three bound the memory of the
+            pool.
+        start_at: the erasure degree that separated parameters start from in closed form, or null
+            to start from the base itself: 0 gives the concept's tokens the keys and values of their
+            contexts, -1 moves them as far again.
         eta: strength of the negative guidance, the paper's ``η``; by default the kind's, else 3.
         steps: the most optimiser steps; the early stop ends most erasures sooner.
         batch_size: latents in a step.
         learning_rate: Adam's learning rate for separated parameters, such as keys and values: one
-            step moves the concept's tokens by about as much. By default it is measured: the first
-            step is to lower the erasure degree by a fixed amount.
+            step moves the concept's tokens by about as much. By default a fixed share of each
+            layer's start, so that it fits the base.
         free_learning_rate: Adam's learning rate for all other weights; by default half a percent of
             each tensor's root mean square.
         stop_at: stop when the moving average of ``stop_on`` is at or below this; null takes all
@@ -80,8 +86,10 @@ class EraseSettings:
     scope: str | None = None
     schedule: Schedule = "pooled"
     trajectories: int = 8
+    prompts_per_point: int = 2
+    start_at: float | None = -1.0
     eta: float | None = None
-    steps: int = 70
+    steps: int = 40
     batch_size: int = 4
     learning_rate: float | None = None
     free_learning_rate: float | None = None
@@ -119,7 +127,8 @@ class EraseSettings:
 
     def _problems(self) -> Iterator[str]:
         yield from self._wrong_choices()
-        for name in ("steps", "batch_size", "trajectories", "sampler_steps", "sampling_batch"):
+        counts = "steps", "batch_size", "trajectories", "prompts_per_point", "sampler_steps"
+        for name in (*counts, "sampling_batch"):
             if getattr(self, name) < 1:
                 yield f"{name} is {getattr(self, name)}, give 1 or more"
         for name in ("learning_rate", "free_learning_rate"):
@@ -129,7 +138,7 @@ class EraseSettings:
 
         if not 0 <= self.momentum < 1:
             yield f"momentum is {self.momentum}, give 0 or more and less than 1"
-        for name in ("eta", "guidance_scale", "stop_at"):
+        for name in ("eta", "guidance_scale", "start_at", "stop_at"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 yield f"{name} is {value}, give a finite number"

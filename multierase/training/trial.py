@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
+from statistics import median
 
 import torch
 
@@ -23,7 +23,7 @@ from multierase.prompts.wording import with_article
 from multierase.training.trajectories import EvaluationCounter, trajectories
 
 FORMS = 10  # of a kind, the most usual first
-MADE_UP = 2  # names of as many tokens as the concept's
+MADE_UP = 3  # names of as many tokens as the concept's, of which one may mean something
 UNDERSTOOD = 1.5  # times as far as a made-up name, and
 BESIDE = 0.6  # of the best understood form's
 DRAWN = 1.2  # less than this in every form: the base does not know the name
@@ -102,7 +102,9 @@ class Trial:
         ratios = self._ratios(name, forms, MADE_UP)
         if max(ratios.values()) < UNDERSTOOD:
             doubted = sorted(forms, key=lambda form: -ratios[form])[:DOUBTED]
-            ratios |= self._ratios(name, doubted, MORE_MADE_UP)
+            again = self._ratios(name, doubted, MORE_MADE_UP)
+            # Who is refused has to look made up twice: a weak base moves little for its own names.
+            ratios |= {form: max(ratio, ratios[form]) for form, ratio in again.items()}
         if max(ratios.values()) < DRAWN:
             raise ConceptRefused(
                 f"this base does not draw {name!r}: in none of {len(forms)} sentences does the "
@@ -160,7 +162,7 @@ class Trial:
         others = self._made_up(max(self._length(name) - 2, 1), count)
         ratios = {}
         for form in forms:
-            usual = fmean(self._moved(form, other) for other in others)
+            usual = median(self._moved(form, other) for other in others)
             ratios[form] = self._moved(form, name) / max(usual, 1e-12)
 
         return ratios

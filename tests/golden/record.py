@@ -35,7 +35,14 @@ from multierase.increments.value import Factors
 
 POOLED = {"trajectories": 8, "sampler_steps": 6}
 # What version 0.1 did without being asked, in the defaults' place.
-BEFORE = {"kind": "none", "trajectories": 16, "steps": 60, "learning_rate": 0.1}
+BEFORE = {
+    "kind": "none",
+    "trajectories": 16,
+    "prompts_per_point": 1,
+    "start_at": None,
+    "steps": 60,
+    "learning_rate": 0.1,
+}
 SHORT = {"steps": 2, "batch_size": 2, "sampler_steps": 4}
 PROMPTS, SEEDS = ["a church by Noto", "a cat by Twemoji"], [1, 2]
 

@@ -14,7 +14,8 @@ import torch
 from multierase import Concept, TaggedPrompt, erase, erase_several
 from multierase.errors import ConceptRefused, UsageError
 from multierase.methods import METHODS, Order, Refusal, as_concepts, method_named
-from multierase.methods.uce import RIDGE, aligned
+from multierase.methods.uce import RIDGE
+from multierase.training.closed_form import aligned
 
 pytestmark = pytest.mark.slow  # the fast lane trains no whole erasure
 

@@ -75,7 +75,12 @@ def test_each_of_several_ends_by_its_own_early_stop_and_resumes(
     tiny, path, monkeypatch, simultaneous
 ):
     settings = dataclasses.replace(
-        SETTINGS, schedule="frozen", steps=200, learning_rate=2e-3, stop_at=0.3
+        SETTINGS,
+        schedule="frozen",
+        start_at=None,
+        steps=200,
+        learning_rate=2e-3,
+        stop_at=0.3,
     )
     names = ["Noto", "Twemoji"]
     whole = erase_several(tiny, names, settings, simultaneous=simultaneous)

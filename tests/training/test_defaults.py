@@ -1,4 +1,4 @@
-"""What a request leaves open: its kind, what a kind decides, siblings, and the step size."""
+"""What a request leaves open: its kind, what a kind decides, siblings, the step size."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-import torch
 import yaml
 from compositions import twin_of
-from trained import assert_same_bits, erasure_of, plan_of
+from trained import erasure_of, plan_of
 
-from multierase import Concept, EraseSettings, Workspace, erase
+from multierase import EraseSettings, Workspace, erase
 from multierase.errors import UsageError
 from multierase.prompts.kind import Kind, load_kind
 from multierase.training import defaults, loop
-from multierase.training.checkpoint import load_checkpoint, save_checkpoint
 from multierase.training.defaults import kind_of, with_defaults
-from multierase.training.erasure import FIRST_STEP, LARGEST_RATE, LEAST_RATE
-from multierase.training.objectives import erasure_degree
+from multierase.training.erasure import UNIT_RATE
 
 THING = {"about": "things", "sentences": {"{name}": ""}, "subjects": ["desk"]}
 BARE = Kind("thing", "things", {"{name}": ""}, ("desk",))
@@ -151,112 +148,47 @@ def test_siblings_end_in_the_provenance_and_move_less(emoji, quick):
 # The step size.
 
 
+def rates_of(model, settings) -> dict[str, float]:
+    erasure = erasure_of(model, "Noto", settings)
+    groups = erasure.optimizer.param_groups
+
+    return {
+        name: group["lr"] for name, group in zip(erasure.student.variables, groups, strict=True)
+    }
+
+
 @pytest.fixture
-def measured(quick) -> EraseSettings:
-    """Settings that leave the learning rate to be measured."""
+def open_rate(quick) -> EraseSettings:
+    """Settings that leave the learning rate to the start."""
     return replace(quick, learning_rate=None, known=False)
 
 
-def begun(model, settings, steps: int = 1):
-    """An erasure after some steps, and the batches that it took."""
-    erasure = erasure_of(model, "Noto", settings)
-    batches = erasure.examples.batches(range(max(steps, 1)), {})
-    for batch in batches[:steps]:
-        loop.descend([erasure], [batch])
-
-    return erasure, batches
-
-
-def rates_of(erasure) -> set[float]:
-    return {group["lr"] for group in erasure.optimizer.param_groups}
-
-
-def rate_of(model, settings) -> float:
-    (rate,) = rates_of(begun(model, settings)[0])
-    assert LEAST_RATE < rate < LARGEST_RATE
-
-    return rate
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("effect", [0.5, 2.0])
-def test_the_first_step_lowers_the_degree_by_as_much_as_is_said(emoji, measured, effect):
-    """With values of half the size a concept says half as much, and half a step undoes it."""
-    settings, weak = replace(measured, batch_size=4), twin_of(emoji)
-    for name, parameter in weak.parameters().items():
+@pytest.mark.parametrize("size", [0.5, 2.0])
+def test_a_step_is_a_share_of_each_layers_own_start(emoji, open_rate, size):
+    """So it fits a base whose weights are larger, and one whose layers differ."""
+    other = twin_of(emoji)
+    for name, parameter in other.parameters().items():
         if name.endswith("attn2.to_v.weight"):
-            parameter.mul_(effect)
+            parameter.mul_(size)
 
-    rates = []
-    for model in (emoji, weak):
-        erasure, (batch,) = begun(model, settings)
-        eps = erasure._predict(batch.x_t, batch.t, batch.text)
-        degree = erasure_degree(eps, batch.eps_concept, batch.eps_null).item()
-        assert degree == pytest.approx(1 - FIRST_STEP, abs=0.15)  # a step is not small
-        rates += rates_of(erasure)
-    assert rates[1] / rates[0] == pytest.approx(effect, rel=0.35)
+    here, there = rates_of(emoji, open_rate), rates_of(other, open_rate)
+    for name, rate in here.items():
+        factor = size if name.endswith("to_v.weight") else 1
+        assert there[name] == pytest.approx(factor * rate, rel=1e-4)
+    assert len(set(here.values())) == len(here)
 
 
-@pytest.mark.slow
-def test_the_trial_step_leaves_nothing_behind(tiny, measured):
-    rate = rate_of(tiny, measured)
-    ours, theirs = (
-        erase(tiny, "Noto", settings)
-        for settings in (measured, replace(measured, learning_rate=rate))
-    )
-    assert ours.provenance.settings["learning_rate"] is None
-    assert ours.deltas.keys() == theirs.deltas.keys()
-    assert all(torch.equal(ours.dense(name), theirs.dense(name)) for name in ours.deltas)
-    # Its cost is counted: a step, and a look at what it did.
-    assert rate_of(tiny, measured) == rate  # it is the base's, not chance's
-    spent, without = (one.provenance.cost.evaluations for one in (ours, theirs))
-    assert spent - without > measured.batch_size
+def test_from_the_base_a_step_is_in_units_of_the_tokens_movement(tiny, open_rate):
+    assert set(rates_of(tiny, replace(open_rate, start_at=None)).values()) == {UNIT_RATE}
 
 
 def test_a_rate_that_is_given_is_kept(tiny, quick):
-    assert rates_of(begun(tiny, replace(quick, learning_rate=0.25))[0]) == {0.25}
+    assert set(rates_of(tiny, replace(quick, learning_rate=0.25)).values()) == {0.25}
 
 
-@pytest.mark.slow
-def test_weights_that_train_freely_keep_their_own_rates(tiny, measured):
-    settings = replace(measured, scope="esd-x")
-    erasure = erasure_of(tiny, "Noto", settings)
-    before = [group["lr"] for group in erasure.optimizer.param_groups]
-    loop.descend([erasure], erasure.examples.batches(range(1), {}))
-    after = [group["lr"] for group in erasure.optimizer.param_groups]
-    for name, was, rate in zip(erasure.student.variables, before, after, strict=True):
-        assert (rate == was) is (name not in tiny.readers)
-
-    free, _ = begun(tiny, replace(measured, decouple=False))
-    untouched = erasure_of(tiny, "Noto", replace(measured, decouple=False))
-    assert rates_of(free) == rates_of(untouched)
-
-
-@pytest.mark.slow
-def test_a_resumed_run_has_the_same_rate(tiny, measured, tmp_path):
-    """Though the batch that it goes on with would measure another."""
-    settings = replace(measured, steps=4, batch_size=1)
-    whole, batches = begun(tiny, settings, 4)
-    first, _ = begun(tiny, settings, 2)
-    save_checkpoint([first], tmp_path / "run")
-    resumed = erasure_of(tiny, "Noto", settings)
-    load_checkpoint([resumed], tmp_path / "run")
-    assert rates_of(resumed) == rates_of(whole)
-    for batch in batches[2:]:
-        loop.descend([resumed], [batch])
-    assert rates_of(resumed) == rates_of(whole)
-    assert_same_bits(resumed.increment(), whole.increment())
-
-    other = erasure_of(tiny, "Noto", settings)
-    loop.descend([other], [batches[2]])
-    assert rates_of(other) != rates_of(whole)
-
-
-@pytest.mark.slow
-def test_concepts_that_share_a_run_have_rates_of_their_own(emoji, measured):
-    erasures = [erasure_of(emoji, Concept(name), measured) for name in ("Noto", "Fluent Flat")]
-    batches = [erasure.examples.batches(range(1), {})[0] for erasure in erasures]
-    loop.descend(erasures, batches)
-    (one,), (other,) = (rates_of(erasure) for erasure in erasures)
-    assert one != other
-    assert one == rate_of(emoji, measured)
+def test_weights_that_train_freely_have_rates_of_their_own(tiny, open_rate):
+    rates = rates_of(tiny, replace(open_rate, scope="esd-x"))
+    free = rates_of(tiny, replace(open_rate, scope="esd-x", decouple=False))
+    for name, rate in rates.items():
+        assert (rate == free[name]) is (name not in tiny.readers)

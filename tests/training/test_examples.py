@@ -12,7 +12,14 @@ from multierase import Concept, EraseSettings, erase
 
 SENTENCES = ("Noto", "a church by Noto", "Noto art")
 POOLED = EraseSettings(
-    kind="none", eta=3.0, schedule="pooled", trajectories=5, sampler_steps=4, batch_size=4
+    kind="none",
+    eta=3.0,
+    schedule="pooled",
+    trajectories=5,
+    prompts_per_point=1,
+    start_at=None,
+    sampler_steps=4,
+    batch_size=4,
 )
 
 
@@ -106,8 +113,30 @@ def test_the_pool_is_all_points_of_guided_trajectories_and_its_cost_is_theirs(em
     assert 40 + 40 * 1.7 <= spent <= 40 + 40 * 2.3
 
 
+def test_other_prompts_are_asked_for_at_each_point_and_their_cost_is_counted(tiny):
+    subjects = [f"a {one} by Noto" for one in ("cat", "tree", "house", "star", "boat", "owl", "hat")]
+    concept = Concept("Noto", tuple(subjects), tuple(p.removesuffix(" by Noto") for p in subjects))
+    settings = dataclasses.replace(POOLED, trajectories=2, sampler_steps=3, prompts_per_point=3)
+    erasure = erasure_of(tiny, concept, settings)
+    pool = erasure.examples.pool
+    assert len(pool) == 2 * 3 * 3
+    assert erasure.evaluations.forward == 2 * 2 * 3 * 3
+    assert rows_of(pool.text) == rows_of(tiny.encode(subjects))
+
+    alone = dataclasses.replace(settings, prompts_per_point=1)
+    points = erasure_of(tiny, concept, alone).examples.pool
+    for index, (x_t, t) in enumerate(zip(points.x_t, points.t, strict=True)):
+        place, trajectory = divmod(index, 2)
+        asked = pool.take(torch.arange(3) * 2 + trajectory + place * 6)
+        assert all(torch.equal(one, x_t) for one in asked.x_t)
+        assert asked.t.tolist() == [t] * 3
+        assert len(rows_of(asked.text)) == 3  # the trajectory's own, and two that are new
+        eps = tiny.predict(asked.x_t, asked.t, asked.text)
+        torch.testing.assert_close(asked.eps_concept, eps, atol=1e-5, rtol=1e-4)
+
+
 def test_the_pool_is_gone_through_again_and_again_without_repeating(tiny):
-    settings = EraseSettings(trajectories=3, sampler_steps=2, batch_size=4)
+    settings = EraseSettings(trajectories=3, prompts_per_point=1, sampler_steps=2, batch_size=4)
     examples = erasure_of(tiny, "Noto", settings).examples
     drawn = torch.cat([examples._drawn(step) for step in range(3)])
     assert sorted(drawn[:6].tolist()) == sorted(drawn[6:].tolist()) == list(range(6))

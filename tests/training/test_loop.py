@@ -34,7 +34,7 @@ def test_every_scope_and_schedule_changes_just_its_own_parameters(tiny, quick, s
 
 
 def test_it_erases_from_either_version(sd_folder, quick):
-    settings = dataclasses.replace(quick, steps=60, learning_rate=3e-2)
+    settings = dataclasses.replace(quick, start_at=None, steps=60, learning_rate=3e-2)
     increment = erase(load_base(sd_folder, device="cpu"), "Noto", settings)
     degrees = increment.provenance.stop.degrees
     assert degrees[0] == pytest.approx(1.0, abs=1e-3)
@@ -161,7 +161,9 @@ def test_simultaneous_erasures_that_are_blind_to_each_other_are_those_of_one_at_
     emoji, quick
 ):
     """SepME's claim (appendix A7): under exact decoupling the losses separate."""
-    settings = dataclasses.replace(quick, schedule="frozen", learning_rate=5e-2, known=False)
+    settings = dataclasses.replace(
+        quick, schedule="frozen", start_at=None, learning_rate=5e-2, known=False
+    )
     keep = {"Noto": ("Twemoji",), "Twemoji": ("Noto",)}
     each = {name: dataclasses.replace(settings, keep=keep[name]) for name in keep}
     plans = [plan_of(emoji, name, each[name], beside=list(keep)) for name in keep]
