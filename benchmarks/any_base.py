@@ -4,11 +4,11 @@
 
 For each base, and for 1, 3, 6 and 8 erased studios: what remains of them, what the others and the
 subjects keep, what a restored studio gives again, and what an erasure costs. By the defaults, by
-those before them, by the authors' own settings, and by UCE. The judge looks at sentences that the
-base was taught. ``emoji`` is taken without its list of prompts, as any other base, and once more
-with it. A studio that is refused counts as erased, and remains. Certificates are compared with the
-judge: of erased studios the degree with what remains, of the others how far they moved with what
-the judge lost of them.
+the same without their start, by those before them, by the authors' own settings, and by UCE. The
+judge looks at sentences that the base was taught. ``emoji`` is taken without its list of prompts,
+as any other base, and once more with it. A studio that is refused counts as erased, and remains.
+Certificates are compared with the judge: of erased studios the degree with what remains, of the
+others how far they moved with what the judge lost of them.
 
 A base is the folder of a diffusers pipeline with a ``names.json``, as ``scripts/build_base/zoo.py``
 writes it, or with a judge of its own. Prints a table on stderr and one JSON object on stdout.
@@ -82,6 +82,8 @@ OLD = replace(
     stop_on="degree",
     stop_at=-1.0,
 )
+# The same without the closed form, and with the prompts of its trajectories alone: more steps.
+FROM_THE_BASE = EraseSettings(start_at=None, prompts_per_point=1, steps=70, learning_rate=0.2)
 # Steps and rate are those of subsets.py.
 ESD = replace(
     BARE,
@@ -96,6 +98,7 @@ ESD = replace(
 ARMS = {
     "new": Arm(EraseSettings()),
     "new, own list": Arm(EraseSettings(), own_list=True),
+    "new, from the base": Arm(FROM_THE_BASE),
     "old": Arm(OLD, solve="sum"),
     "esd": Arm(ESD, solve="sum"),
     "uce": Arm(BARE, method="uce", solve="sum", seeded=False),

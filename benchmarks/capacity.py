@@ -34,7 +34,12 @@ COUNTS = (1, 2, 4, 8, 16, 24, 32, 40)
 SOLVES = ("sum", "joint", "project")
 # A subject's degree falls slowly, long after the pictures are without it.
 SETTINGS = EraseSettings(
-    schedule="frozen", steps=240, learning_rate=5e-2, keep_weight=10.0, stop_at=-0.6
+    schedule="frozen",
+    steps=240,
+    start_at=None,
+    learning_rate=5e-2,
+    keep_weight=10.0,
+    stop_at=-0.6,
 )
 TEMPLATES = {"listed": STUDIO_AND_SUBJECT, "unlisted": CANDIDATES[:8]}
 PICTURES = 3  # of each subject, for either group of templates

@@ -26,17 +26,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
-import torch
 from harness import Results, begin, harmonic_mean, mean_and_extremes, parser, quickened
 from seeing import STUDIO, SUBJECT, Observer, Picture, Seen, every, kept_share, share
 from studios import TAUGHT
 
-from multierase import Composer, Concept, EraseSettings, Increment, Model, SamplingSettings, erase
+from multierase import Composer, EraseSettings, Model, SamplingSettings, erase
 from multierase.emoji import STUDIOS
-from multierase.methods.uce import aligned
-from multierase.training.erasure import Erasure
-from multierase.training.loop import descend
-from multierase.training.plan import Planner
 
 ERASED, TUNED_ON = ("Noto", "Fluent High Contrast", "EmojiOne"), "Twemoji"
 TEMPLATES = (
@@ -51,16 +46,16 @@ PUBLISHED = EraseSettings(
     sampler_steps=50,
     sampling_batch=1,
     stop_at=None,
+    start_at=None,
     keep_weight=0.0,
     known=True,
 )
 PAPER = replace(PUBLISHED, schedule="student", steps=1000)
 LATER = replace(PUBLISHED, schedule="frozen", steps=200)
-POOLED = EraseSettings(stop_at=None)
+POOLED = EraseSettings(trajectories=16, prompts_per_point=1, start_at=None, stop_at=None)
+WARM = replace(POOLED, start_at=0.0)
 KEEP_LOSS = replace(POOLED, keep_weight=10.0)
 RATES = (1e-2, 5e-2, 1e-1)
-RIDGE = 1e-2  # of the warm start, in units of the tokens' mean variance
-STREAM = "tokens"
 
 
 @dataclass(frozen=True)
@@ -70,15 +65,13 @@ class Way:
     Args:
         rates: learning rates to choose from.
         seeds: the most seeds.
-        warm: start from the closed form.
     """
 
     settings: EraseSettings
-    rates: tuple[float, ...] = RATES
+    rates: tuple[float | None, ...] = RATES
     seeds: int = 3
-    warm: bool = False
 
-    def at(self, rate: float, seed: int, quick: bool) -> EraseSettings:
+    def at(self, rate: float | None, seed: int, quick: bool) -> EraseSettings:
         """Return the settings of one run."""
         settings = replace(self.settings, learning_rate=rate, seed=seed)
 
@@ -89,46 +82,16 @@ METHODS = {
     "pooled, 15 steps": Way(replace(POOLED, steps=15)),
     "pooled, 30 steps": Way(replace(POOLED, steps=30)),
     "pooled, 60 steps": Way(replace(POOLED, steps=60)),
-    "pooled, stop at -1, up to 60 steps": Way(EraseSettings()),
-    "pooled, stop at -1, as by default": Way(EraseSettings(), (EraseSettings().learning_rate,)),
+    "pooled, stop at -1, up to 60 steps": Way(replace(POOLED, steps=60, stop_at=-1.0)),
+    "as by default": Way(EraseSettings(), (None,)),
     "pooled, keep loss, 30 steps": Way(replace(KEEP_LOSS, steps=30)),
-    "pooled, warm, 5 steps": Way(replace(POOLED, steps=5), warm=True),
-    "pooled, warm, 15 steps": Way(replace(POOLED, steps=15), warm=True),
-    "pooled, warm, 30 steps": Way(replace(POOLED, steps=30), warm=True),
-    "pooled, warm, keep loss, 15 steps": Way(replace(KEEP_LOSS, steps=15), warm=True),
+    "pooled, warm, 5 steps": Way(replace(WARM, steps=5)),
+    "pooled, warm, 15 steps": Way(replace(WARM, steps=15)),
+    "pooled, warm, 30 steps": Way(replace(WARM, steps=30)),
+    "pooled, warm, keep loss, 15 steps": Way(replace(KEEP_LOSS, start_at=0.0, steps=15)),
     "later code, 200 steps": Way(LATER),
     "paper, 1000 steps": Way(PAPER, (5e-2,), seeds=1),
 }
-
-
-def warm_started(model: Model, studio: str, settings: EraseSettings) -> Increment:
-    """Erase by the closed form first, then as ``erase`` does.
-
-    Its coefficients ``A`` minimise ``‖A Bᵀ c − W (g − c)‖²`` over the tokens ``c`` of the sentences
-    and ``g`` of their contexts.
-    """
-    plan = Planner(model, settings).plan(Concept(studio))
-    erasure = Erasure(model, plan, "esd")
-    concept, basis = plan.concept, plan.directions[STREAM].basis
-
-    old, new = [], []
-    for prompt, context in zip(concept.prompts, concept.contexts, strict=True):
-        with_it, without = aligned(model, prompt, context, STREAM)
-        old.append(with_it)
-        new.append(without)
-    moved = torch.cat(new) - torch.cat(old)
-
-    inside = torch.cat(old) @ basis
-    gram = inside.T @ inside
-    system = gram + RIDGE * gram.trace() / len(gram) * torch.eye(len(gram))
-    with torch.no_grad():
-        for name, variable in erasure.student.variables.items():
-            wanted = moved @ erasure.student.frozen[name].float().T
-            variable.copy_(torch.linalg.solve(system, inside.T @ wanted).T)
-
-    for step in range(settings.steps):
-        descend([erasure], erasure.examples.batches(range(step, step + 1), {}))
-    return erasure.increment()
 
 
 class Costs:
@@ -170,12 +133,11 @@ class Costs:
 
         before = self.results.get(f"base/{studio}/{seed}", lambda: self.judged(studio, seed))
         settings = way.at(rate, seed, self.quick)
-        return self.results.get(key, lambda: self.measure(studio, settings, way.warm, before))
+        return self.results.get(key, lambda: self.measure(studio, settings, before))
 
-    def measure(self, studio: str, settings: EraseSettings, warm: bool, before: Seen) -> dict:
+    def measure(self, studio: str, settings: EraseSettings, before: Seen) -> dict:
         """Erase a studio, and judge; shares of what is kept are relative to ``before``."""
-        work = warm_started if warm else erase
-        increment = work(self.model, studio, settings)
+        increment = erase(self.model, studio, settings)
         composer = Composer(self.model, {studio: increment})
         now = self.judged(studio, settings.seed, composer)
 

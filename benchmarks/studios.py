@@ -61,7 +61,12 @@ class Training:
 
 # All but ours on latents of their own, as published: the frozen schedule.
 FROZEN = EraseSettings(
-    schedule="frozen", steps=240, learning_rate=5e-2, stop_at=-0.9, keep_weight=10.0
+    schedule="frozen",
+    steps=240,
+    start_at=None,
+    learning_rate=5e-2,
+    stop_at=-0.9,
+    keep_weight=10.0,
 )
 FREE = replace(FROZEN, decouple=False, known=False, keep_weight=0.0)
 NULL_SPACE = replace(FROZEN, known=False, keep_weight=0.0, learning_rate=2e-2, tolerance=1e-3)

@@ -138,7 +138,7 @@ class Provenance:
             cost=take.optional("cost", _cost),
             stop=take.optional("stop", _stop),
             separation=take.optional("separation", _separation),
-            certificate=take.optional("certificate", dict),
+            certificate=take.optional("certificate", _certificate),
         )
 
     @classmethod
@@ -291,6 +291,19 @@ def _stop_of_format_1(take: Taker) -> Stop:
         degree=take("erasure_degree", float),
         degrees=_numbers(take("erasure_degrees", list), "info.erasure_degrees"),
     )
+
+
+def _certificate(stored: object) -> dict[str, Any]:
+    """Check what ``in_words`` and the tables read; the rest is for whoever made it."""
+    entries = _require(stored, dict, "certificate")
+    take = Taker(entries, "certificate")
+    if take("sentences", int):
+        take("gone", float), take("degree", float)
+    for side in SIDES:
+        if side in entries:
+            Taker(take(side, dict), f"certificate.{side}")("moved", float)
+
+    return entries
 
 
 def _separation(stored: object) -> Separation:

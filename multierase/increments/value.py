@@ -272,7 +272,10 @@ def gram_factor(tokens: torch.Tensor, tolerance: float = 1e-4) -> torch.Tensor:
     Args:
         tolerance: directions with less than this share of the largest singular value are left out.
     """
-    _, scales, rows = torch.linalg.svd(tokens.double(), full_matrices=False)
+    tokens = tokens.double()
+    if len(tokens) > tokens.shape[1]:  # thousands of rows: the same Gram matrix from fewer
+        tokens = torch.linalg.qr(tokens, mode="r").R
+    _, scales, rows = torch.linalg.svd(tokens, full_matrices=False)
     rank = max(int((scales > tolerance * scales[0]).sum()), 1)
 
     return (rows[:rank].T * scales[:rank]).float().contiguous()

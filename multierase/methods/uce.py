@@ -16,7 +16,7 @@ from multierase.models.model import Model
 from multierase.models.weights import require_free
 from multierase.prompts.concepts import Concept
 from multierase.prompts.lists import not_about
-from multierase.training.closed_form import aligned
+from multierase.training.closed_form import aligned, concept_tokens
 
 RIDGE = 0.5  # λ of the authors' present code
 
@@ -127,6 +127,6 @@ def _increment(
         deltas=deltas,
         base=Fingerprint.of(model.name, model.family, frozen),
         provenance=provenance,
-        grams={s: gram_factor(model.own_tokens(concept.prompts, s)) for s in model.streams},
+        grams={s: gram_factor(concept_tokens(model, concept, s)) for s in model.streams},
         readers={name: stream for name, stream in model.readers.items() if name in deltas},
     )

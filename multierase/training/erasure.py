@@ -18,7 +18,7 @@ from multierase.increments.value import Increment, gram_factor
 from multierase.models.conditioning import Conditioning
 from multierase.models.model import Model
 from multierase.training.certificate import Exam, as_json, certificate
-from multierase.training.closed_form import start
+from multierase.training.closed_form import concept_tokens, start
 from multierase.training.delta import Inputs, Student, predictions
 from multierase.training.examples import Examples
 from multierase.training.objectives import (
@@ -237,8 +237,8 @@ class Erasure:
 
     def increment(self) -> Increment:
         """Return what has been learned, with its certificate."""
-        model, prompts = self.model, self.concept.prompts
-        grams = {stream: gram_factor(model.own_tokens(prompts, stream)) for stream in model.streams}
+        model, concept = self.model, self.concept
+        grams = {s: gram_factor(concept_tokens(model, concept, s)) for s in model.streams}
 
         return Increment(
             deltas=self.student.deltas(),

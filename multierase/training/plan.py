@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +21,19 @@ from multierase.prompts.lists import not_about
 from multierase.separation.dictionary import Dictionary, words_of
 from multierase.separation.directions import Directions, covariance, directions, gram
 from multierase.training.certificate import Question
-from multierase.training.defaults import DEFAULT_ETA, DEFAULT_SCOPE, NOTHING, kind_of, with_defaults
+from multierase.training.defaults import (
+    AUTO_KIND,
+    DEFAULT_ETA,
+    DEFAULT_SCOPE,
+    NOTHING,
+    kind_of,
+    with_defaults,
+)
 from multierase.training.questions import Questions, held_back
 from multierase.training.settings import EraseSettings
 from multierase.training.trial import Points, Trial, Tried
+
+logger = logging.getLogger(__name__)
 
 Objective = Literal["esd", "correlation"]
 
@@ -145,6 +155,8 @@ class Planner:
         self.model, self.objective, self.library = model, objective, tuple(library)
         kind = kind_of(model, settings.kind)
         self.kind, self.settings = kind or NOTHING, with_defaults(settings, kind)
+        if kind and settings.kind == AUTO_KIND:
+            logger.info("kind %s: %s (--kind takes another)", kind.name, kind.about)
         self.scope = self.settings.scope or DEFAULT_SCOPE
         self.known = model.known_prompts if settings.known else []
         self.trial = Trial(model, self.kind, self.settings.seed)

@@ -7,6 +7,7 @@ the context by more than it does for names that are made up.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +23,13 @@ from multierase.prompts.kind import Kind
 from multierase.prompts.wording import with_article
 from multierase.training.trajectories import EvaluationCounter, trajectories
 
+logger = logging.getLogger(__name__)
+
 FORMS = 10  # of a kind, the most usual first
 MADE_UP = 3  # names of as many tokens as the concept's, of which one may mean something
 UNDERSTOOD = 1.5  # times as far as a made-up name, and
 BESIDE = 0.6  # of the best understood form's
+CLEARLY = 1.6  # in no form: the name may mean nothing
 DRAWN = 1.2  # less than this in every form: the base does not know the name
 FEWEST = 3  # forms, if so many are at all understood
 SHARE = 0.35  # of the farthest understood form; less is a side effect
@@ -103,6 +107,13 @@ class Trial:
         if max(ratios.values()) < UNDERSTOOD:
             doubted = sorted(forms, key=lambda form: -ratios[form])[:DOUBTED]
             again = self._ratios(name, doubted, MORE_MADE_UP)
+            if DRAWN <= max(again.values()) < CLEARLY:
+                logger.warning(
+                    "this base hardly tells %r from a made-up name (%.1f times as far, at most): "
+                    "look at pictures before and after",
+                    name,
+                    max(again.values()),
+                )
             # Who is refused has to look made up twice: a weak base moves little for its own names.
             ratios |= {form: max(ratio, ratios[form]) for form, ratio in again.items()}
         if max(ratios.values()) < DRAWN:

@@ -20,7 +20,13 @@ WHOLE = Provenance(
     cost=Cost(664, 2.5, 743),
     stop=Stop("erased", 44, -0.01, (1.0, 0.5)),
     separation=Separation(("",), {"prompts": 9, "sha256": "ab"}, {"tokens": {"rank": 7.0}}),
-    certificate={"by": "nobody"},
+    certificate={
+        "sentences": 12,
+        "gone": 0.75,
+        "degree": -0.1,
+        "siblings": {"moved": 0.1},
+        "by": "nobody",
+    },
 )
 
 
@@ -55,7 +61,17 @@ OF_WRONG_TYPE = {
         {"kept_exactly": [], "kept_in_mean": None, "directions": {"tokens": 1}},
         {"kept_exactly": [], "kept_in_mean": None, "directions": {"tokens": {"rank": "1"}}},
     ],
-    "certificate": [1, []],
+    "certificate": [
+        1,
+        [],
+        {},
+        {"sentences": "12"},
+        {"sentences": 12},
+        {"sentences": 12, "gone": None, "degree": 0.0},
+        {"sentences": 12, "gone": 0.5, "degree": float("nan")},
+        {"sentences": 0, "kept": 0.5},
+        {"sentences": 0, "general": {"worst": 1.0}},
+    ],
 }
 CASES = [(key, wrong) for key, values in OF_WRONG_TYPE.items() for wrong in values]
 

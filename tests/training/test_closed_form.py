@@ -10,7 +10,7 @@ from trained import erasure_of, plan_of
 
 from multierase import Concept, EraseSettings
 from multierase.training import closed_form
-from multierase.training.closed_form import aligned, start
+from multierase.training.closed_form import aligned, concept_tokens, start
 from multierase.training.objectives import erasure_degree
 
 STREAM = "tokens"
@@ -83,14 +83,22 @@ def test_an_anchor_takes_the_contexts_place(emoji, settings, sentences, monkeypa
     anchored = replace(sentences, anchor="a cat by Twemoji")
     plan = plan_of(emoji, anchored, replace(settings, tolerance=1e-4))
     nearer = []
-    for prompt, (own, _, now) in zip(
-        anchored.prompts, moved_tokens(emoji, plan, 0.0), strict=True
-    ):
+    for prompt, (own, _, now) in zip(anchored.prompts, moved_tokens(emoji, plan, 0.0), strict=True):
         _, instead = aligned(emoji, prompt, anchored.anchor, STREAM)
         count = min(len(own), len(instead))
         before = (own[-count:] - instead[-count:]).norm()
         nearer.append(((now[-count:] - instead[-count:]).norm() / before).item())
     assert max(nearer) < 0.9
+
+
+def test_a_concepts_tokens_begin_where_its_context_ends(emoji, sentences):
+    """And they hold the padding, which goes on about the sentence."""
+    one = replace(sentences, prompts=sentences.prompts[:1], contexts=sentences.contexts[:1])
+    before = emoji.token_count("a cat", STREAM) - 1  # begin, a, cat
+    whole = emoji.tokens(["a cat by Noto"], STREAM)
+    assert torch.equal(concept_tokens(emoji, one, STREAM), whole[before:])
+    bare = concept_tokens(emoji, Concept("Noto"), STREAM)
+    assert torch.equal(bare, emoji.tokens(["Noto"], STREAM)[1:])
 
 
 @pytest.mark.slow

@@ -114,7 +114,9 @@ def test_the_pool_is_all_points_of_guided_trajectories_and_its_cost_is_theirs(em
 
 
 def test_other_prompts_are_asked_for_at_each_point_and_their_cost_is_counted(tiny):
-    subjects = [f"a {one} by Noto" for one in ("cat", "tree", "house", "star", "boat", "owl", "hat")]
+    subjects = [
+        f"a {one} by Noto" for one in ("cat", "tree", "house", "star", "boat", "owl", "hat")
+    ]
     concept = Concept("Noto", tuple(subjects), tuple(p.removesuffix(" by Noto") for p in subjects))
     settings = dataclasses.replace(POOLED, trajectories=2, sampler_steps=3, prompts_per_point=3)
     erasure = erasure_of(tiny, concept, settings)
