@@ -4,7 +4,9 @@
         python tests/golden/record.py
 
 With these variables the bits are the same on every x86-64 processor. ``before_the_move.json`` has
-the digests of version 0.1, made by the same calls before the code was moved to its present house.
+the digests of version 0.1, made by the same calls before the code was moved to its present house;
+but those of Gram matrices, and of what the joint solve makes of them, were recorded again when a
+concept's tokens came to be those that its context does not have. Sums kept their bits.
 """
 
 from __future__ import annotations
