@@ -298,7 +298,7 @@ def _certificate(stored: object) -> dict[str, Any]:
     entries = _require(stored, dict, "certificate")
     take = Taker(entries, "certificate")
     if take("sentences", int):
-        take("gone", float), take("degree", float)
+        take("gone", float)
     for side in SIDES:
         if side in entries:
             Taker(take(side, dict), f"certificate.{side}")("moved", float)

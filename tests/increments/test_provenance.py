@@ -68,7 +68,7 @@ OF_WRONG_TYPE = {
         {"sentences": "12"},
         {"sentences": 12},
         {"sentences": 12, "gone": None, "degree": 0.0},
-        {"sentences": 12, "gone": 0.5, "degree": float("nan")},
+        {"sentences": 12, "gone": float("nan")},
         {"sentences": 0, "kept": 0.5},
         {"sentences": 0, "general": {"worst": 1.0}},
     ],
