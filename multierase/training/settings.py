@@ -35,8 +35,8 @@ class EraseSettings:
             (the paper): the same, sampled from the erased model itself.
         trajectories: number of trajectories of the pooled schedule, with ``sampler_steps`` points
             each.
-        prompts_per_point: of the pooled schedule: at each point so many of the concept's prompts
-            are asked for, the trajectory's own and others. These three bound the memory of the
+        prompts_per_point: number of the concept's prompts that are asked for at each point of the
+            pooled schedule: the trajectory's own and others. These three bound the memory of the
             pool.
         start_at: the erasure degree that separated parameters start from in closed form, or null
             to start from the base itself: 0 gives the concept's tokens the keys and values of their
