@@ -321,8 +321,9 @@ def library(emoji, tmp_path):
     asked = {"Noto": [*OWN, *OTHERS], "Twemoji": TWEMOJI, "Firefox": None}
     for seed, (name, questions) in enumerate(asked.items()):
         increment = random_increment(emoji, name, "esd-x-strict", seed)
-        stated = {"sentences": 3, "gone": 1.0, "questions": as_json(questions)}
-        stated = stated if questions else None
+        stated = None
+        if questions:
+            stated = {"sentences": 3, "gone": 1.0, "questions": as_json(questions)}
         made = replace(increment.provenance, certificate=stated)
         library.save(replace(increment, provenance=made))
     return library
