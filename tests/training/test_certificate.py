@@ -392,7 +392,8 @@ def test_a_library_without_certificates(emoji, library, workspace):
 
 def test_a_damaged_certificate_leaves_what_was_composed(emoji, library, workspace):
     increment = library["Firefox"]
-    made = replace(increment.provenance, certificate={"questions": [{"prompt": 3}]})
+    damaged = {"sentences": 0, "questions": [{"prompt": 3}]}
+    made = replace(increment.provenance, certificate=damaged)
     library.save(replace(increment, provenance=made), overwrite=True)
     workspace.erase("Noto", strength=0.5)
     before = snapshot(emoji)
