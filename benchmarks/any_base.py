@@ -82,7 +82,8 @@ OLD = replace(
     stop_on="degree",
     stop_at=-1.0,
 )
-# The same without the closed form, and with the prompts of its trajectories alone: more steps.
+# The same without the closed form, and with the prompts of its trajectories alone: more steps, at a
+# rate that suits such steps.
 FROM_THE_BASE = EraseSettings(start_at=None, prompts_per_point=1, steps=70, learning_rate=0.2)
 # Steps and rate are those of subsets.py.
 ESD = replace(

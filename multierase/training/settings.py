@@ -42,7 +42,7 @@ class EraseSettings:
             to start from the base itself: 0 gives the concept's tokens the keys and values of their
             contexts, -1 moves them as far again.
         eta: strength of the negative guidance, the paper's ``η``; by default the kind's, else 3.
-        steps: the most optimiser steps; the early stop ends most erasures sooner.
+        steps: the most optimiser steps; the early stop may end an erasure sooner.
         batch_size: latents in a step.
         learning_rate: Adam's learning rate for separated parameters, such as keys and values: one
             step moves the concept's tokens by about as much. By default a fixed share of each
