@@ -39,14 +39,13 @@ def start(
 
     for prompt, context in zip(concept.prompts, concept.contexts, strict=True):
         own, without = (tokens.double() for tokens in aligned(model, prompt, context, stream))
-        inner, effect = own @ basis, own - without
-        wanted = (degree - 1) * effect
+        instead = without
         if concept.anchor:
-            # The anchor replaces the context at those places that all three have.
-            at, instead = aligned(model, prompt, concept.anchor, stream)
-            count = min(len(own), len(instead))
-            inner, effect = inner[-count:], effect[-count:]
-            wanted = instead[-count:].double() + degree * effect - at[-count:].double()
+            instead = aligned(model, prompt, concept.anchor, stream)[1].double()
+        # All three begin at the sentence's last word; the longest ends the places that all have.
+        count = min(len(own), len(instead))
+        own, without, instead = own[:count], without[:count], instead[:count]
+        inner, wanted = own @ basis, instead + degree * (own - without) - own
         squares += inner.T @ inner
         moves += wanted.T @ inner
 

@@ -78,16 +78,17 @@ def test_it_is_the_ridge_regression(tiny, settings):
     )
 
 
-def test_an_anchor_takes_the_contexts_place(emoji, settings, sentences, monkeypatch):
+@pytest.mark.parametrize("anchor", ["a cat by Twemoji", "an image of a cat by Twemoji"])
+def test_an_anchor_takes_the_contexts_place(emoji, settings, sentences, monkeypatch, anchor):
     monkeypatch.setattr(closed_form, "RIDGE", 1e-9)
-    anchored = replace(sentences, anchor="a cat by Twemoji")
+    anchored = replace(sentences, anchor=anchor)
     plan = plan_of(emoji, anchored, replace(settings, tolerance=1e-4))
     nearer = []
     for prompt, (own, _, now) in zip(anchored.prompts, moved_tokens(emoji, plan, 0.0), strict=True):
         _, instead = aligned(emoji, prompt, anchored.anchor, STREAM)
         count = min(len(own), len(instead))
-        before = (own[-count:] - instead[-count:]).norm()
-        nearer.append(((now[-count:] - instead[-count:]).norm() / before).item())
+        before = (own[:count] - instead[:count]).norm()
+        nearer.append(((now[:count] - instead[:count]).norm() / before).item())
     assert max(nearer) < 0.9
 
 
