@@ -115,8 +115,14 @@ class Examples:
 
     @property
     def _others(self) -> int:
-        """The prompts that a trajectory's points are asked for beside its own."""
-        return (self.settings.prompts_per_point - 1) * self.settings.sampler_steps
+        """The prompts that a trajectory's points are asked for beside its own.
+
+        A point is not asked for one prompt twice: a name alone has no others.
+        """
+        settings = self.settings
+        each = min(settings.prompts_per_point, len(self.concept.prompts)) - 1
+
+        return each * settings.sampler_steps
 
     def _kept(self, some: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return torch.randint(max(len(self.kept), 1), (len(some),), generator=generator)

@@ -137,6 +137,13 @@ def test_other_prompts_are_asked_for_at_each_point_and_their_cost_is_counted(tin
         torch.testing.assert_close(asked.eps_concept, eps, atol=1e-5, rtol=1e-4)
 
 
+def test_a_name_alone_is_asked_for_once_at_each_point(tiny):
+    settings = dataclasses.replace(POOLED, prompts_per_point=3)
+    erasure, alone = (erasure_of(tiny, "Noto", each) for each in (settings, POOLED))
+    assert torch.equal(erasure.examples.pool.x_t, alone.examples.pool.x_t)
+    assert erasure.evaluations.forward == alone.evaluations.forward == 2 * 5 * 4
+
+
 def test_the_pool_is_gone_through_again_and_again_without_repeating(tiny):
     settings = EraseSettings(trajectories=3, prompts_per_point=1, sampler_steps=2, batch_size=4)
     examples = erasure_of(tiny, "Noto", settings).examples
