@@ -104,16 +104,11 @@ class Trial:
             )
         moved = {form: self._moved(form, name) for form in forms}
         ratios = self._ratios(name, forms, MADE_UP)
-        if max(ratios.values()) < UNDERSTOOD:
+        clearest = max(ratios.values())
+        if clearest < UNDERSTOOD:
             doubted = sorted(forms, key=lambda form: -ratios[form])[:DOUBTED]
             again = self._ratios(name, doubted, MORE_MADE_UP)
-            if DRAWN <= max(again.values()) < CLEARLY:
-                logger.warning(
-                    "this base hardly tells %r from a made-up name (%.1f times as far, at most): "
-                    "look at pictures before and after",
-                    name,
-                    max(again.values()),
-                )
+            clearest = max(again.values())
             # Who is refused has to look made up twice: a weak base moves little for its own names.
             ratios |= {form: max(ratio, ratios[form]) for form, ratio in again.items()}
         if max(ratios.values()) < DRAWN:
@@ -123,6 +118,13 @@ class Trial:
                 f"{max(ratios.values()):.2f} times as far), so there is nothing to erase; check "
                 f"the spelling and --kind ({self.kind.name!r} was taken)",
                 name,
+            )
+        if clearest < CLEARLY:
+            logger.warning(
+                "this base hardly tells %r from a made-up name (%.1f times as far, at most): look "
+                "at pictures before and after",
+                name,
+                clearest,
             )
 
         best = max(ratios.values())

@@ -13,8 +13,9 @@ from multierase.methods import Refusal
 from multierase.prompts.wording import with_article
 from multierase.training import loop
 from multierase.training.defaults import NOTHING, kind_of
+from multierase.training.plan import Planner
 from multierase.training.trajectories import denoise_partway
-from multierase.training.trial import GUIDANCE, PLACES, STEPS, SUBJECTS, Trial
+from multierase.training.trial import CLEARLY, GUIDANCE, PLACES, STEPS, SUBJECTS, Trial
 
 STYLES = ("{a_subject} by {name}", "{a_subject} in the style of {name}", "{name} {subject}")
 
@@ -210,6 +211,22 @@ def test_a_name_that_the_base_does_not_draw_is_refused(tracked, name):
     assert refused.value.concept == name
     assert "so there is nothing to erase" in str(refused.value)
     assert "'studio' was taken" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["Hokusai", "Noto"])
+def test_a_name_that_hardly_moves_the_base_is_taken_with_a_warning(emoji, caplog, name):
+    tried, _ = Tracked(emoji).of(name)
+    said = f"this base hardly tells {name!r} from a made-up name"
+    assert (said in caplog.text) is (max(tried.ratios.values()) < CLEARLY)
+    assert (said in caplog.text) is (name == "Hokusai")
+
+
+def test_who_has_not_asked_for_a_kind_is_told_which_is_taken(emoji, quick, caplog):
+    caplog.set_level("INFO", logger="multierase")
+    Planner(emoji, replace(quick, kind="studio"))
+    assert "kind" not in caplog.text
+    Planner(emoji, replace(quick, kind="auto"))
+    assert "kind studio: a family of emoji or icons" in caplog.text
 
 
 def test_a_name_that_no_sentence_has_room_for_is_refused(tracked):
