@@ -39,7 +39,7 @@ class Order:
         checkpoints: folder for the state of interrupted runs; ``None`` keeps none.
         resume: go on from a checkpoint that is there.
         progress: show a progress bar on stderr.
-        library: names of concepts that were erased before: they are kept.
+        library: names of concepts that were erased before: their names may be siblings.
         cache: folder for what takes long to make; ``None`` keeps nothing.
     """
 

@@ -25,11 +25,14 @@ def produce(
         ModelHeld: if concepts are erased on the model now, so that it is not the base.
     """
     require_free(model)
+    # Siblings are sought among the run's own concepts too, so that it does not matter how many of
+    # them are erased already when a run that was cut off goes on.
+    names = [concept.name for concept in order.concepts]
     planner = Planner(
         model,
         order.settings,
         objective,
-        library=order.library,
+        library=sorted({*order.library, *names}),
         folder=order.cache,
         progress=order.progress,
     )

@@ -9,6 +9,8 @@ from functools import cached_property
 
 import torch
 
+from multierase.errors import ConceptRefused
+
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 1000
@@ -53,6 +55,11 @@ class TextEncoder:
     def name_of_tokens(self, count: int, generator: random.Random) -> str:
         """Return a made-up name of ``count`` tokens, as near as can be: words run together."""
         words, nearest, least = self.words, "", None
+        if not words:
+            raise ConceptRefused(
+                "this base's tokenizer has no whole words to make up names of, so whether the base "
+                "draws a concept cannot be tried: give its --prompts"
+            )
         for _ in range(ATTEMPTS):
             parts = generator.choices(words, k=generator.randint(1, count))
             name = "".join(parts)

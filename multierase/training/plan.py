@@ -137,7 +137,7 @@ class Planner:
         model: the frozen base.
         settings: as they were asked for.
         objective: ``esd`` or SepME's ``correlation``.
-        library: names of concepts that were erased before: they are kept.
+        library: names of concepts that are erased, before or in this run: siblings are among them.
         folder: where the dictionary's forms are kept; see ``Dictionary``.
         progress: show progress bars on stderr.
     """
@@ -327,7 +327,7 @@ class Planner:
         dictionary: Dictionary | None,
         streams: Sequence[str],
     ) -> tuple[str, ...]:
-        """Return the names whose tokens the concept's directions would move most."""
+        """Return the names whose tokens the concept's directions would move most, in the mean."""
         if not self.kind.sentences or not streams:
             return ()
         known = dict.fromkeys([*self.library, *self.kind.beside])
@@ -339,7 +339,7 @@ class Planner:
         moves = {}
         for name in names:
             tokens = self.model.own_tokens([name], stream).float()
-            moves[name] = (tokens @ basis).square().sum().item()
+            moves[name] = (tokens @ basis).square().sum(1).mean().item()
 
         return tuple(sorted(moves, key=lambda name: -moves[name])[:NEAREST])
 

@@ -15,6 +15,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from multierase.errors import ConceptRefused
 from multierase.models.text import TextEncoder, whole_word_of
 
 LONGEST = 16  # tokens that the embedded base's tokenizer allows, begin and end included
@@ -163,6 +164,13 @@ def test_a_name_of_more_tokens_than_can_be_is_the_nearest():
     assert token_count(encoder, "abc" * 34) == 1
     assert encoder.name_of_tokens(50, random.Random(0)) == "abc" * 33
     assert token_count(encoder, encoder.name_of_tokens(20, random.Random(0))) == 20
+
+
+def test_a_tokenizer_without_whole_words_makes_up_no_names():
+    encoder = encoder_of(["ab", "##c"])
+    assert encoder.words == []
+    with pytest.raises(ConceptRefused, match="no whole words .* give its --prompts"):
+        encoder.name_of_tokens(2, random.Random(0))
 
 
 def test_a_copy_of_the_tokenizer_with_another_limit_reads_less(tiny):

@@ -13,6 +13,9 @@ from trained import erasure_of, plan_of
 
 from multierase import EraseSettings, Workspace, erase
 from multierase.errors import UsageError
+from multierase.methods import Order, fine_tuning
+from multierase.methods.fine_tuning import produce
+from multierase.prompts.concepts import Concept
 from multierase.prompts.kind import Kind, load_kind
 from multierase.training import defaults, loop
 from multierase.training.defaults import kind_of, with_defaults
@@ -143,6 +146,22 @@ def test_siblings_end_in_the_provenance_and_move_less(emoji, quick):
         )
         moved.append((theirs / own).item())
     assert moved[0] < 0.5 * moved[1]
+
+
+@pytest.mark.parametrize("listed", [(), ("Firefox",)])
+def test_a_runs_own_concepts_are_siblings_as_those_that_are_erased_already(
+    emoji, tmp_path, quick, monkeypatch, listed
+):
+    """So a run that goes on after one concept was stored finds the siblings of the whole run."""
+    monkeypatch.setattr(fine_tuning, "train", lambda _, plans, *__, **___: plans)
+    kind = yaml.safe_load((emoji.kinds / "studio.yaml").read_text()) | {"beside": ["Feather"]}
+    (tmp_path / "few.yaml").write_text(yaml.safe_dump(kind))
+    concepts = [Concept(name) for name in ("Noto", "Firefox")]
+    settings = replace(quick, steps=1, known=False, kind=str(tmp_path / "few.yaml"))
+    order = Order(concepts[: 2 - len(listed)], settings, library=listed)
+    plans = list(produce(emoji, order, "esd", "esd"))
+    assert [plan.concept.name for plan in plans] == ["Noto", "Firefox"][: 2 - len(listed)]
+    assert sorted(plans[0].settings.siblings) == ["Feather", "Firefox"]
 
 
 # The step size.
