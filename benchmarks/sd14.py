@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import Lowercase
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from multierase import Model, from_pipeline, load_base
 
@@ -49,8 +61,42 @@ def cross_attention_alone(dtype: torch.dtype = torch.float32) -> Model:
     return _model(unet, vae, text_layers=1)
 
 
-def _model(unet: UNet2DConditionModel, vae: AutoencoderKL, *, text_layers: int) -> Model:
-    tokenizer = load_base("emoji", device="cpu").pipeline.tokenizer
+def text_alone(words: Sequence[str]) -> Model:
+    """Return the same text tower, with a tokenizer of whole words; the denoiser has no numbers."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**UNET)
+    vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=8)
+
+    return _model(unet, vae, text_layers=12, tokenizer=_whole_words(words))
+
+
+def _whole_words(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    special = ("<unknown>", "<begin>", "<end>")
+    places = {word: place for place, word in enumerate((*special, *words))}
+    whole = Tokenizer(WordLevel(places, unk_token="<unknown>"))
+    whole.normalizer = Lowercase()
+    whole.pre_tokenizer = Whitespace()
+    whole.post_processor = TemplateProcessing(
+        "<begin> $A <end>", special_tokens=[("<begin>", 1), ("<end>", 2)]
+    )
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=whole,
+        unk_token="<unknown>",
+        bos_token="<begin>",
+        eos_token="<end>",
+        pad_token="<end>",
+    )
+
+
+def _model(
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    *,
+    text_layers: int,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Model:
+    tokenizer = tokenizer or load_base("emoji", device="cpu").pipeline.tokenizer
     tokenizer.model_max_length = 77
 
     pipeline = StableDiffusionPipeline(
@@ -73,7 +119,7 @@ def _model(unet: UNet2DConditionModel, vae: AutoencoderKL, *, text_layers: int) 
     return from_pipeline(pipeline, NAME)
 
 
-def _text_encoder(tokenizer: CLIPTokenizer, layers: int) -> CLIPTextModel:
+def _text_encoder(tokenizer: PreTrainedTokenizerBase, layers: int) -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),

@@ -96,7 +96,8 @@ def certificates(judged: Judged) -> dict[str, dict[str, dict]]:
     """Compare what certificates say of each studio of each set with what the judge saw.
 
     The rank correlation is Spearman's: of the erased between the degree and what remains, of the
-    others between how far they moved and what the judge lost of them.
+    others between how far they moved and what the judge lost of them, and that of both together.
+    Once over studios, and once over the means of sets.
     """
     pairs: dict[str, dict[str, list]] = {}
     for name, here in judged.items():
@@ -114,12 +115,18 @@ def certificates(judged: Judged) -> dict[str, dict[str, dict]]:
 
 def _pairs(rows: Iterator[Row], base: Shares) -> Iterator[tuple[str, tuple[float, float]]]:
     for row in rows:
+        sides: dict[str, list[tuple[float, float]]] = {}
         for studio, said in row.get("certificate", {}).get("concepts", {}).items():
             seen = row["studios"][studio]
-            if said["erased"]:
-                yield "erased", (said["degree"], seen)
-            else:
-                yield "kept", (said["moved"], base[studio] - seen)
+            lost = said["moved"], base[studio] - seen
+            pair = (said["degree"], seen) if said["erased"] else lost
+            sides.setdefault("erased" if said["erased"] else "kept", []).append(pair)
+            yield "both", lost
+
+        for side, pairs in sides.items():
+            yield from ((side, pair) for pair in pairs)
+            said_of_all, seen_of_all = zip(*pairs, strict=True)
+            yield f"{side}, sets", (statistics.mean(said_of_all), statistics.mean(seen_of_all))
 
 
 def spearman(pairs: Sequence[tuple[float, float]]) -> float | None:

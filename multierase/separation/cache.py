@@ -16,6 +16,8 @@ from multierase.models.model import Model
 
 logger = logging.getLogger(__name__)
 
+ROWS = "means"  # the name of what has a row for each sentence; all else is a Gram matrix
+
 
 def encoder_key(model: Model, asked: bytes) -> str:
     """Return a digest of a request to a model's text encoders."""
@@ -45,9 +47,10 @@ def read_grams(path: Path, key: str, model: Model) -> dict[tuple[str, str], torc
         if stream not in model.streams:
             return None
         width = model.tokens([""], stream).shape[1]
-        if tuple(matrix.shape) != (width, width) or not torch.isfinite(matrix).all():
+        rows = len(matrix) if name == ROWS and matrix.ndim else width
+        if tuple(matrix.shape) != (rows, width) or not torch.isfinite(matrix).all():
             return None
-        grams[stream, name] = matrix.double()
+        grams[stream, name] = matrix if name == ROWS else matrix.double()
 
     return grams if {stream for stream, _ in grams} == set(model.streams) else None
 

@@ -54,6 +54,43 @@ class Changes:
         up = torch.cat([delta.up for delta in factors.values()], dim=1).to(start.device)
         return torch.addmm(start, up, down)
 
+    def movement(self, stream: str) -> torch.Tensor:
+        """Return ``ΔWᵀ ΔW`` ``(d, d)`` float64, summed over the parameters that read a stream."""
+        grams: dict[tuple, torch.Tensor] = {}
+        downs: dict[tuple, torch.Tensor] = {}
+        whole = torch.zeros((), dtype=torch.float64)
+        for parameter in self._reading(stream):
+            deltas = {
+                concept: increment.deltas[parameter]
+                for concept, increment in self.active.items()
+                if parameter in increment.deltas
+            }
+            factors = {name: delta for name, delta in deltas.items() if isinstance(delta, Factors)}
+            if len(factors) < len(deltas):
+                shape = next(iter(deltas.values())).shape
+                added = self.added(torch.zeros(shape), parameter).double()
+                whole = whole + added.T @ added
+                continue
+
+            # Most layers share the factor that reads the text: what is small is summed.
+            key = tuple((concept, id(delta.down)) for concept, delta in factors.items())
+            up = torch.cat([delta.up for delta in factors.values()], dim=1).double()
+            grams[key] = grams.get(key, 0) + up.T @ up
+            downs[key] = self._downs(parameter, factors).double()
+
+        return whole + sum(downs[key].T @ grams[key] @ downs[key] for key in grams)
+
+    def _reading(self, stream: str) -> list[str]:
+        """Return the changed parameters that read a stream, sorted."""
+        return sorted(
+            {
+                parameter
+                for increment in self.active.values()
+                for parameter, read in increment.readers.items()
+                if read == stream and parameter in increment.deltas
+            }
+        )
+
     def _downs(self, parameter: str, factors: Mapping[str, Factors]) -> torch.Tensor:
         """Return the stacked ``s_i down_i T_i``."""
         ids = [(concept, id(delta.down)) for concept, delta in factors.items()]

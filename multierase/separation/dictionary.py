@@ -12,7 +12,7 @@ import itertools
 import json
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from multierase.files import digest_bytes
 from multierase.models.model import Model
 from multierase.prompts.kind import Kind, general_captions
 from multierase.prompts.wording import with_article
-from multierase.separation.cache import encoder_key, read_grams, write_grams
+from multierase.separation.cache import ROWS, encoder_key, read_grams, write_grams
 from multierase.separation.directions import covariance, gram
 
 CACHE = ".dictionary"
@@ -35,7 +35,9 @@ MOST = 4096  # sentences of a form, settled or not
 SETTLED = 0.1  # how much farther out an unlisted sentence may lie than a listed one
 RIDGE = 1e-3  # of the mean variance, as in the separation
 SUBJECT = "subject}"  # how the placeholders of a subject end
-REMEMBERED = 8  # Gram matrices without some concepts
+REMEMBERED = 16  # Gram matrices of a part of the sentences
+MOST_MOVED = 512  # sentences that a solve is told of once more; 32 depend on chance
+GRAM = "gram"  # its name in a file
 CAPTIONS = ""  # the form of captions that are kept as they are
 
 
@@ -54,10 +56,12 @@ class Form:
     Args:
         count: number of sentences, drawn one after another.
         grams: by stream the Gram matrix ``(d, d)`` float64 of all of them.
+        means: by stream each one's mean token, ``(count, d)``.
     """
 
     count: int
     grams: Mapping[str, torch.Tensor]
+    means: Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Dictionary:
     forms: Mapping[str, Form]
     _kin: dict[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
     # Encoding what is left out takes longer than the solve that asks for it.
-    _grams: dict[tuple[str, frozenset[str]], torch.Tensor] = field(
+    _grams: dict[tuple[str, Hashable], torch.Tensor] = field(
         default_factory=dict, compare=False, repr=False
     )
 
@@ -133,12 +137,50 @@ class Dictionary:
         Each form weighs the same, however many sentences settled it.
         """
         apart = frozenset().union(*(self._apart(concept) for concept in erased))
-        if (stream, apart) not in self._grams:
+        return self._remembered((stream, apart), lambda: self._without(stream, apart))
+
+    def most_moved(
+        self, stream: str, erased: Iterable[str], movement: torch.Tensor
+    ) -> torch.Tensor:
+        """Return ``(d, d)`` of the sentences that a change moves most, none about the erased.
+
+        How far the mean token moves decides which: so all are gone through at once, and those
+        alone are encoded.
+
+        Args:
+            movement: ``ΔWᵀ ΔW`` ``(d, d)`` float64.
+        """
+        apart = frozenset().union(*(self._apart(concept) for concept in erased))
+        prompts: list[str] = []
+        moved = [torch.zeros(0, dtype=torch.float64)]
+        for template, form in self.forms.items():
+            listed = self.sentences[template]
+            kept = [place for place, each in enumerate(listed) if not each.filled & apart]
+            means = form.means[stream][kept].double()
+            prompts += [listed[place].prompt for place in kept]
+            moved.append(((means @ movement) * means).sum(1))
+
+        order = torch.cat(moved).argsort(descending=True, stable=True)[:MOST_MOVED]
+        most = tuple(prompts[place] for place in order.tolist())
+        return self._remembered((stream, most), lambda: self._encoded(stream, most))
+
+    def _encoded(self, stream: str, prompts: Sequence[str]) -> torch.Tensor:
+        width = self.model.tokens([""], stream).shape[1]
+        total = torch.zeros(width, width, dtype=torch.float64)
+        for start in range(0, len(prompts), BATCH):
+            total += gram(self.model.fresh_tokens(prompts[start : start + BATCH], stream))
+
+        return total
+
+    def _remembered(
+        self, key: tuple[str, Hashable], make: Callable[[], torch.Tensor]
+    ) -> torch.Tensor:
+        if key not in self._grams:
             if len(self._grams) >= REMEMBERED:
                 self._grams.clear()
-            self._grams[stream, apart] = self._without(stream, apart)
+            self._grams[key] = make()
 
-        return self._grams[stream, apart]
+        return self._grams[key]
 
     def _without(self, stream: str, apart: frozenset[str]) -> torch.Tensor:
         total = torch.zeros(())
@@ -211,25 +253,22 @@ def _from_file(model: Model, kind: Kind, template: str, folder: str | Path | Non
     key = encoder_key(model, json.dumps(asked).encode())
     path = Path(folder) / f"{CACHE}-{kind.name}-{digest_bytes(template, length=8)}"
     stored = read_grams(path, key, model) or {}
-    counts = {count for _, count in stored}
-    if len(counts) == 1 and (count := _count(*counts)):
-        return Form(count, {stream: matrix for (stream, _), matrix in stored.items()})
+    means = {stream: rows for (stream, name), rows in stored.items() if name == ROWS}
+    grams = {stream: matrix for (stream, name), matrix in stored.items() if name == GRAM}
+    counts = {len(rows) for rows in means.values()}
+    if len(counts) == 1 and grams.keys() == means.keys() and 0 < max(counts) < MOST + BATCH:
+        return Form(max(counts), grams, means)
 
     made = _filled(model, kind, template)
-    write_grams(path, key, {(s, str(made.count)): matrix for s, matrix in made.grams.items()})
+    named = {GRAM: made.grams, ROWS: made.means}
+    write_grams(path, key, {(s, name): of[s] for name, of in named.items() for s in of})
     return made
-
-
-def _count(stored: str) -> int:
-    """Return a form's stored number of sentences; 0 for one that no form can have."""
-    count = int(stored) if re.fullmatch("[0-9]{1,9}", stored) else 0
-
-    return count if count < MOST + BATCH else 0
 
 
 def _filled(model: Model, kind: Kind, template: str) -> Form:
     sentences, count = _sentences(model, kind, template), 0
     totals: dict[str, torch.Tensor] = {}
+    means: dict[str, list[torch.Tensor]] = {stream: [] for stream in model.streams}
     while count < MOST:
         prompts = [each.prompt for each in itertools.islice(sentences, BATCH)]
         if not prompts:
@@ -238,7 +277,9 @@ def _filled(model: Model, kind: Kind, template: str) -> Form:
         news = []
         for stream in model.streams:
             # Encoded without being remembered: thousands of prompts are not small.
-            drawn = gram(model.fresh_tokens(prompts, stream))
+            tokens = model.fresh_tokens(prompts, stream)
+            means[stream].append(tokens.view(len(prompts), -1, tokens.shape[1]).mean(1).cpu())
+            drawn = gram(tokens)
             if count:
                 news.append(novelty(totals[stream], drawn))
             totals[stream] = totals.get(stream, 0) + drawn
@@ -246,7 +287,7 @@ def _filled(model: Model, kind: Kind, template: str) -> Form:
         if news and max(news) <= SETTLED:
             break
 
-    return Form(count, totals)
+    return Form(count, totals, {stream: torch.cat(rows) for stream, rows in means.items() if rows})
 
 
 def _sentences(model: Model, kind: Kind, template: str) -> Iterator[Listed]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 
@@ -13,6 +14,7 @@ from multierase.increments.fingerprint import Fingerprint
 from multierase.increments.format import fingerprints, require_fits
 from multierase.increments.value import Increment
 from multierase.models.weights import Weights, require_free
+from multierase.separation.changes import Changes
 from multierase.separation.directions import gram
 from multierase.separation.keep_list import KeepList
 from multierase.separation.solves import Transfer, joint_transfers
@@ -85,7 +87,13 @@ class Fitting:
             lists = self._others(active, stream)
             if keep is not None:
                 lists += keep.lists(stream, active)
-            solved = joint_transfers(factors, lists, keep_weight=keep_weight, ridge=ridge)
+            solve = partial(joint_transfers, factors, lists, keep_weight=keep_weight, ridge=ridge)
+            solved = solve()
+            if keep is not None and keep.dictionaries:
+                # Least squares give up a few sentences for the many; they are told of once more.
+                first = {name: {stream: transfer} for name, transfer in solved.items()}
+                changes = Changes(reading, dict.fromkeys(reading, 1.0), first)
+                solved = solve(worst=keep.most_moved(stream, active, changes.movement(stream)))
             for name, transfer in solved.items():
                 transfers[name][stream] = transfer
 

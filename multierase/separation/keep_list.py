@@ -93,6 +93,21 @@ class KeepList:
 
         return found
 
+    def most_moved(
+        self, stream: str, erased: Iterable[str], movement: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Return ``(d, d)`` of a dictionary's sentences that ``movement`` moves most, if any.
+
+        Args:
+            movement: ``ΔWᵀ ΔW`` ``(d, d)`` float64, summed over what reads the stream.
+        """
+        erased = list(erased)
+        found = [
+            dictionary.most_moved(stream, erased, movement) for dictionary in self.dictionaries
+        ]
+
+        return sum(found[1:], found[0]) if found else None
+
     def gram(self, stream: str, erased: Iterable[str]) -> torch.Tensor:
         """Return ``(d, d)`` of all prompts that are about none of the erased concepts.
 

@@ -8,6 +8,8 @@ import torch
 
 from multierase.separation.directions import TINY, covariance
 
+WORST = 0.5  # weight of what moves most, beside all that is kept
+
 Transfer = Callable[[torch.Tensor], torch.Tensor]
 """``Δ -> Δ T``, row by row, of ``(n, d)`` float32."""
 
@@ -18,6 +20,7 @@ def joint_transfers(
     *,
     keep_weight: float,
     ridge: float,
+    worst: torch.Tensor | None = None,
 ) -> dict[str, Transfer]:
     """Solve for ``T_i`` ``(d, d)`` with which ``Σ_i s_i Δ_i T_i`` comes closest to each ``Δ_i``.
 
@@ -30,11 +33,15 @@ def joint_transfers(
     outweigh it. The ridge stands for what no list names: without it an unlisted word is treated
     like the nearest listed one.
 
+    What a first solution moves most may be named once more. It weighs half as much as all lists
+    together: least squares give a few sentences up for the many.
+
     Args:
         own: by erased concept ``F`` ``(d, r)``, with ``F Fᵀ`` the Gram matrix of its tokens.
         kept: Gram matrices ``(d, d)`` of what is kept; each list weighs the same.
         keep_weight: ``κ``, weight of the kept side beside all erased concepts together.
         ridge: ``λ``, in units of the tokens' mean variance.
+        worst: Gram matrix ``(d, d)`` of what is kept and moves most otherwise.
 
     Raises:
         ValueError: for a singular system.
@@ -45,6 +52,8 @@ def joint_transfers(
     lists = [covariance(matrix) for matrix in kept]
     if lists:
         total = total + keep_weight * len(factors) * sum(lists) / len(lists)
+    if worst is not None:
+        total = total + keep_weight * len(factors) * WORST * covariance(worst)
 
     # Positive definite unless the ridge is 0 and the lists do not span the space.
     cholesky, failed = torch.linalg.cholesky_ex(total)

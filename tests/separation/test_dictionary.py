@@ -23,6 +23,7 @@ from multierase.separation.dictionary import (
     BATCH,
     CAPTIONS,
     MOST,
+    MOST_MOVED,
     MOST_WORDS,
     RIDGE,
     SETTLED,
@@ -79,7 +80,7 @@ def test_its_words_are_the_bases_own_and_then_the_kinds(tiny, monkeypatch):
 
 def test_every_word_comes_once_before_one_comes_again(tiny):
     """Of four sentences one is a context alone, one names something, two have a word there."""
-    found = Dictionary(tiny, THINGS, {BARE: Form(2048, {})})
+    found = Dictionary(tiny, THINGS, {BARE: Form(2048, {}, {})})
     prompts = prompts_of(found, BARE)
     words, contexts = found.words, prompts[0::4]
     assert len(contexts) > 3 * len(words)
@@ -97,13 +98,13 @@ def test_every_word_comes_once_before_one_comes_again(tiny):
 
 
 def test_a_kind_without_names_has_words_in_their_place(tiny):
-    found = Dictionary(tiny, replace(THINGS, beside=()), {BARE: Form(800, {})})
+    found = Dictionary(tiny, replace(THINGS, beside=()), {BARE: Form(800, {}, {})})
     words = found.words
     assert sorted(prompts_of(found, BARE)[1::4][: len(words)]) == sorted(words)
 
 
 def test_a_sentence_says_what_fills_it(tiny):
-    found = Dictionary(tiny, THINGS, {BESIDE: Form(400, {})})
+    found = Dictionary(tiny, THINGS, {BESIDE: Form(400, {}, {})})
     for each in found.sentences[BESIDE]:
         subject, _, name = each.prompt.lower().partition(" beside ")
         texts = [re.sub(r"^an? ", "", text) for text in (subject, name) if text]
@@ -114,7 +115,7 @@ def test_a_sentence_says_what_fills_it(tiny):
 
 
 def test_a_subject_that_a_form_has_no_place_for_fills_nothing(tiny):
-    found = Dictionary(tiny, THINGS, {PHOTO: Form(40, {}), BARE: Form(40, {})})
+    found = Dictionary(tiny, THINGS, {PHOTO: Form(40, {}, {}), BARE: Form(40, {}, {})})
     photos, bare = found.sentences[PHOTO], found.sentences[BARE]
     assert {(each.prompt, each.filled) for each in photos[0::4]} == {("a photo", frozenset())}
     for each in photos[1::4]:
@@ -125,10 +126,10 @@ def test_a_subject_that_a_form_has_no_place_for_fills_nothing(tiny):
 
 
 def test_its_sentences_are_the_same_each_time_and_others_in_another_form(tiny):
-    forms = {PHOTO: Form(300, {}), BESIDE: Form(300, {})}
+    forms = {PHOTO: Form(300, {}, {}), BESIDE: Form(300, {}, {})}
     one, other = Dictionary(tiny, THINGS, forms), Dictionary(tiny, THINGS, dict(forms))
     assert one.sentences == other.sentences
-    bare = Dictionary(tiny, THINGS, {BARE: Form(300, {})})
+    bare = Dictionary(tiny, THINGS, {BARE: Form(300, {}, {})})
     assert [s.filled for s in bare.sentences[BARE]] != [s.filled for s in one.sentences[PHOTO]]
 
 
@@ -248,12 +249,36 @@ def test_captions_are_a_form_that_is_no_template(things, tiny):
 
 def test_each_form_weighs_the_same(tiny, things):
     heavy = {
-        template: Form(form.count, {"tokens": place * form.grams["tokens"]})
+        template: replace(form, grams={"tokens": place * form.grams["tokens"]})
         for place, (template, form) in enumerate(things.forms.items(), 2)
     }
     torch.testing.assert_close(
         replace(things, forms=heavy).gram("tokens", []), things.gram("tokens", [])
     )
+
+
+@pytest.mark.parametrize("erased", [[], ["church", "barn"]])
+def test_what_moves_most_is_named_once_more_but_for_what_is_erased(tiny, things, erased):
+    """By hand: the mean token of every sentence, encoded alone."""
+    generator = torch.Generator().manual_seed(0)
+    change = torch.randn(7, 32, generator=generator, dtype=torch.float64)
+    apart = [re.compile(r"\bchurch(es)?\b|\bchapels?\b|\bbarns?\b")] if erased else []
+    moved = []
+    for template in (CAPTIONS, PHOTO, BESIDE):
+        for prompt in prompts_of(things, template):
+            mean = tiny.encode([prompt])["tokens"][0].double().mean(0)
+            if not any(one.search(prompt) for one in apart):
+                moved.append(((change @ mean).norm().item(), prompt))
+
+    moved.sort(key=lambda pair: -pair[0])
+    most = [prompt for _, prompt in moved[:MOST_MOVED]]
+    found = things.most_moved("tokens", erased, change.T @ change)
+    torch.testing.assert_close(found, gram(tiny.fresh_tokens(most, "tokens")), rtol=1e-6, atol=1e-6)
+
+
+def test_nothing_that_moves_is_nothing_more(tiny):
+    empty = Dictionary(tiny, THINGS, {})
+    assert not empty.most_moved("tokens", [], torch.ones(32, 32, dtype=torch.float64)).any()
 
 
 def test_the_prompts_are_not_remembered(tiny, things):
@@ -291,6 +316,7 @@ def assert_same(one: Dictionary, other: Dictionary) -> None:
         again = other.forms[template]
         assert again.count == form.count
         assert torch.equal(again.grams["tokens"], form.grams["tokens"])
+        assert torch.equal(again.means["tokens"], form.means["tokens"])
 
 
 def test_what_is_read_back_has_the_same_bits(filled, tmp_path):
@@ -352,25 +378,34 @@ def test_another_encoder_is_made_anew(filled, tiny):
     assert filled()[1] == []
 
 
-def count_of(count: str):
+def damaged(about: str, means):
+    """Change the rows of a form's sentences, in a file whose digest is right."""
+
     def change(tensors, metadata):
-        ((name, matrix),) = tensors.items()
-        tensors.clear()
-        tensors[f"{name.partition(' ')[0]} {count}"] = matrix
+        rows = tensors.pop("tokens means")
+        tensors |= {name: of.contiguous() for name, of in means(rows).items()}
         metadata["sha256"] = digest_tensors(tensors)
 
     def damage(path):
         rewritten(path, change)
 
-    damage.__name__ = f"count of {count!r}"
+    damage.__name__ = about
     return damage
 
 
-COUNTS = [count_of(count) for count in ("", "many", "-256", "0", "2.5", "9" * 30)]
+MEANS = [
+    damaged("no rows", lambda _: {}),
+    damaged("rows of another name", lambda rows: {"tokens mean": rows}),
+    damaged("none of the sentences", lambda rows: {"tokens means": rows[:0]}),
+    damaged("too many", lambda rows: {"tokens means": rows[:1].expand(MOST + BATCH, -1)}),
+    damaged("too narrow", lambda rows: {"tokens means": rows[:, 1:]}),
+    damaged("a number", lambda rows: {"tokens means": rows[0, 0]}),
+    damaged("not finite", lambda rows: {"tokens means": rows / 0}),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", [*DAMAGES, *COUNTS], ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("damage", [*DAMAGES, *MEANS], ids=lambda damage: damage.__name__)
 def test_damage_is_survived(filled, tmp_path, damage):
     first, _ = filled()
     for path in tmp_path.iterdir():

@@ -1,0 +1,127 @@
+"""The joint solve by hand, and what a first solution moves most."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from compositions import random_increment
+
+from multierase import Composer, KeepList
+from multierase.prompts.kind import Kind
+from multierase.separation.changes import Changes
+from multierase.separation.dictionary import Dictionary
+from multierase.separation.directions import gram
+from multierase.separation.solves import joint_transfers
+
+WIDTH, KEEP, RIDGE = 12, 3.0, 0.03
+THINGS = Kind(
+    name="thing",
+    about="things",
+    sentences={"{a_subject} by {name}": "{a_subject}"},
+    subjects=("desk", "cat"),
+    beside=("church", "barn"),
+)
+
+
+def tokens(seed: int, count: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+
+    return torch.randn(count, WIDTH, generator=generator, dtype=torch.float64)
+
+
+def unit(listed: torch.Tensor) -> torch.Tensor:
+    """Tokens with a mean variance of one."""
+    return listed * (WIDTH / listed.square().sum()).sqrt()
+
+
+def by_hand(own: list, kept: list, worst: torch.Tensor | None, deltas: list) -> torch.Tensor:
+    """``ΔW`` as one least-squares problem: targets beside rows, each by the root of its weight."""
+    rows = [unit(each) for each in own]
+    targets = [each @ delta.T for each, delta in zip(rows, deltas, strict=True)]
+    weights = [(each, KEEP * len(own) / len(kept)) for each in kept]
+    weights += [(worst, KEEP * len(own) / 2)] if worst is not None else []
+    zeros = [weight**0.5 * unit(each) for each, weight in weights]
+    zeros.append(RIDGE**0.5 * torch.eye(WIDTH, dtype=torch.float64))
+    left = torch.cat([*rows, *zeros])
+    right = torch.cat([*targets, torch.zeros(len(left) - sum(map(len, rows)), deltas[0].shape[0])])
+
+    return torch.linalg.lstsq(left, right.double()).solution.T
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_it_is_the_least_squares_solution(named):
+    own, kept = [tokens(0, 3), tokens(1, 4)], [tokens(2, 30), tokens(3, 8)]
+    worst = tokens(4, 2) if named else None
+    deltas = [tokens(5, 7), tokens(6, 7)]
+    expected = by_hand(own, kept, worst, deltas)
+
+    solved = joint_transfers(
+        {str(place): each.T for place, each in enumerate(own)},
+        [gram(each) for each in kept],
+        keep_weight=KEEP,
+        ridge=RIDGE,
+        worst=None if worst is None else gram(worst),
+    )
+    found = sum(solved[str(place)](delta.float()) for place, delta in enumerate(deltas))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("factored", [(False, False), (True, True), (True, False)])
+@torch.no_grad()
+def test_what_a_set_moves_is_the_sum_over_its_layers(tiny, factored):
+    active = {
+        name: random_increment(tiny, name, "esd-x-strict", seed, factored=low_rank)
+        for seed, (name, low_rank) in enumerate(zip(("dali", "monet"), factored, strict=True))
+    }
+    strengths = {"dali": 1.0, "monet": -0.5}
+    changes = Changes(active, strengths, {"dali": {"tokens": lambda rows: 2 * rows}})
+
+    expected = 0
+    for parameter in tiny.readers:
+        added = 2 * active["dali"].dense(parameter) - 0.5 * active["monet"].dense(parameter)
+        expected = expected + added.double().T @ added.double()
+    torch.testing.assert_close(changes.movement("tokens"), expected, rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def test_layers_that_share_a_factor_move_as_layers_that_do_not(tiny):
+    increment = random_increment(tiny, "dali", "esd-x-strict", 0, factored=True)
+    down = next(iter(increment.deltas.values())).down
+    deltas = {name: type(delta)(delta.up, down) for name, delta in increment.deltas.items()}
+    apart = {name: type(delta)(delta.up, down.clone()) for name, delta in deltas.items()}
+    shared, single = (
+        Changes({"dali": type(increment)(**vars(increment) | {"deltas": each})}, {"dali": 1.0}, {})
+        for each in (deltas, apart)
+    )
+    torch.testing.assert_close(shared.movement("tokens"), single.movement("tokens"))
+
+
+@torch.no_grad()
+def test_what_moves_most_moves_less_for_being_named(tiny, monkeypatch):
+    """The mean tokens of the dictionary's sentences, with and without the second solution."""
+    increments = {
+        name: random_increment(tiny, name, "esd-x-strict", seed, factored=True)
+        for seed, name in enumerate(("dali", "monet"))
+    }
+    dictionary = Dictionary.of(tiny, THINGS, list(THINGS.sentences))
+    keep = KeepList.of(tiny, [], increments).beside([dictionary])
+    sentences = [each.prompt for listed in dictionary.sentences.values() for each in listed]
+    encoded = [tiny.fresh_tokens([each], "tokens").double() for each in sentences]
+    means = torch.stack([each.mean(0) for each in encoded])
+
+    def moved() -> torch.Tensor:
+        composer = Composer(tiny, increments, solve="joint", keep=keep)
+        pristine = {name: tiny.parameters()[name].clone() for name in tiny.readers}
+        composer.erase("dali", "monet")
+        total = 0
+        for name, before in pristine.items():
+            change = (tiny.parameters()[name] - before).double()
+            total = total + (means @ change.T).square().sum(1)
+        composer.restore_all()
+        return total
+
+    named = moved()
+    monkeypatch.setattr(KeepList, "most_moved", lambda *_: None)
+    before = moved()
+    assert named.max() < 0.9 * before.max()
+    assert named.topk(32).values.mean() < 0.9 * before.topk(32).values.mean()
