@@ -36,6 +36,7 @@ SETTLED = 0.1  # how much farther out an unlisted sentence may lie than a listed
 RIDGE = 1e-3  # of the mean variance, as in the separation
 SUBJECT = "subject}"  # how the placeholders of a subject end
 REMEMBERED = 16  # Gram matrices of a part of the sentences
+FEW = 64  # sentences that are encoded at once while somebody waits
 MOST_MOVED = 512  # sentences that a solve is told of once more; 32 depend on chance
 GRAM = "gram"  # its name in a file
 CAPTIONS = ""  # the form of captions that are kept as they are
@@ -75,11 +76,13 @@ class Dictionary:
         model: whose text encoders read them.
         kind: whose forms they have.
         forms: by template, and ``CAPTIONS``.
+        progress: show progress bars on stderr.
     """
 
     model: Model
     kind: Kind
     forms: Mapping[str, Form]
+    progress: bool = field(default=False, compare=False, repr=False)
     _kin: dict[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
     # Encoding what is left out takes longer than the solve that asks for it.
     _grams: dict[tuple[str, Hashable], torch.Tensor] = field(
@@ -109,7 +112,7 @@ class Dictionary:
             if form.count:
                 forms[template] = form
 
-        return cls(model, kind, forms)
+        return cls(model, kind, forms, progress)
 
     @property
     def count(self) -> int:
@@ -167,8 +170,9 @@ class Dictionary:
     def _encoded(self, stream: str, prompts: Sequence[str]) -> torch.Tensor:
         width = self.model.tokens([""], stream).shape[1]
         total = torch.zeros(width, width, dtype=torch.float64)
-        for start in range(0, len(prompts), BATCH):
-            total += gram(self.model.fresh_tokens(prompts[start : start + BATCH], stream))
+        starts = range(0, len(prompts), FEW)
+        for start in tqdm(starts, "what moves most", delay=1, disable=not self.progress):
+            total += gram(self.model.fresh_tokens(prompts[start : start + FEW], stream))
 
         return total
 
