@@ -15,20 +15,16 @@ import itertools
 import random
 import re
 import sys
-import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
 import torch
-from harness import Results, parser
+from harness import Results, parser, timed
 from sd14 import WIDTH, text_alone
 
 from multierase.prompts.kind import Kind, general_captions, load_kind
 from multierase.separation.dictionary import CAPTIONS, Dictionary
 
 VOCABULARY = 49_408  # of CLIP
-
-T = TypeVar("T")
 
 
 def words(kind: Kind) -> list[str]:
@@ -47,14 +43,6 @@ def made_up() -> Iterator[str]:
     while True:
         syllables = (rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in itertools.count())
         yield "".join(itertools.islice(syllables, rng.randint(2, 4)))
-
-
-def timed(make: Callable[[], T]) -> tuple[T, float]:
-    """Return what a function returns, and its seconds."""
-    began = time.perf_counter()
-    result = make()
-
-    return result, round(time.perf_counter() - began, 1)
 
 
 def main() -> None:

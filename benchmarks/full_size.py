@@ -12,13 +12,10 @@ from __future__ import annotations
 import resource
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from harness import Results, parser
+from harness import Results, parser, timed
 from sd14 import stable_diffusion_1_4
 
 from multierase import Composer, EraseSettings, KeepList, Library, Model, erase
@@ -26,16 +23,6 @@ from multierase.files import digest_tensors
 
 CONCEPTS = ("Noto", "Twemoji")
 SCOPES = ("esd-x-strict", "esd-x")
-
-T = TypeVar("T")
-
-
-def timed(function: Callable[[], T]) -> tuple[T, float]:
-    """Return what a function returns, and its seconds."""
-    began = time.perf_counter()
-    result = function()
-
-    return result, round(time.perf_counter() - began, 2)
 
 
 def measure(model: Model, scope: str, folder: Path) -> dict:

@@ -9,8 +9,10 @@ import os
 import platform
 import statistics
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import diffusers
 import torch
@@ -18,6 +20,8 @@ import torch
 import multierase
 from multierase import Concept, EraseSettings, Library, Model, erase, load_base
 from multierase.files import write_json
+
+T = TypeVar("T")
 
 
 def environment() -> dict:
@@ -158,6 +162,14 @@ def trained(
             library.save(erase(model, concept, settings, method=method, progress=True))
 
     return library
+
+
+def timed(function: Callable[[], T]) -> tuple[T, float]:
+    """Return what a function returns, and its seconds."""
+    began = time.perf_counter()
+    result = function()
+
+    return result, round(time.perf_counter() - began, 2)
 
 
 def harmonic_mean(remaining: float, kept: float) -> float:

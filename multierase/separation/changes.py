@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 
@@ -54,17 +55,25 @@ class Changes:
         up = torch.cat([delta.up for delta in factors.values()], dim=1).to(start.device)
         return torch.addmm(start, up, down)
 
+    @cached_property
+    def readers(self) -> dict[str, str]:
+        """The changed parameters that read one stream alone, sorted, with the stream."""
+        found: dict[str, str] = {}
+        for increment in self.active.values():
+            found |= increment.readers
+
+        return dict(sorted(found.items()))
+
     def movement(self, stream: str) -> torch.Tensor:
         """Return ``ΔWᵀ ΔW`` ``(d, d)`` float64, summed over the parameters that read a stream."""
-        grams: dict[tuple, torch.Tensor] = {}
+        ups: dict[tuple, torch.Tensor] = {}
         downs: dict[tuple, torch.Tensor] = {}
         whole = torch.zeros((), dtype=torch.float64)
-        for parameter in self._reading(stream):
-            deltas = {
-                concept: increment.deltas[parameter]
-                for concept, increment in self.active.items()
-                if parameter in increment.deltas
+        for parameter in (name for name, read in self.readers.items() if read == stream):
+            found = {
+                name: increment.deltas.get(parameter) for name, increment in self.active.items()
             }
+            deltas = {name: delta for name, delta in found.items() if delta is not None}
             factors = {name: delta for name, delta in deltas.items() if isinstance(delta, Factors)}
             if len(factors) < len(deltas):
                 shape = next(iter(deltas.values())).shape
@@ -75,26 +84,16 @@ class Changes:
             # Most layers share the factor that reads the text: what is small is summed.
             key = tuple((concept, id(delta.down)) for concept, delta in factors.items())
             up = torch.cat([delta.up for delta in factors.values()], dim=1).double()
-            grams[key] = grams.get(key, 0) + up.T @ up
-            downs[key] = self._downs(parameter, factors).double()
+            ups[key] = ups.get(key, 0) + up.T @ up
+            if key not in downs:
+                downs[key] = self._downs(parameter, factors).double()
 
-        return whole + sum(downs[key].T @ grams[key] @ downs[key] for key in grams)
-
-    def _reading(self, stream: str) -> list[str]:
-        """Return the changed parameters that read a stream, sorted."""
-        return sorted(
-            {
-                parameter
-                for increment in self.active.values()
-                for parameter, read in increment.readers.items()
-                if read == stream and parameter in increment.deltas
-            }
-        )
+        return whole + sum(downs[key].T @ ups[key] @ downs[key] for key in ups)
 
     def _downs(self, parameter: str, factors: Mapping[str, Factors]) -> torch.Tensor:
         """Return the stacked ``s_i down_i T_i``."""
         ids = [(concept, id(delta.down)) for concept, delta in factors.items()]
-        key = (self._stream(parameter), *ids)
+        key = (self.readers.get(parameter), *ids)
         if key not in self._stacked:
             rows = [
                 self._moved(concept, parameter, delta.down) for concept, delta in factors.items()
@@ -108,10 +107,3 @@ class Changes:
         through = self.transfers.get(concept, {}).get(stream)
 
         return self.strengths[concept] * (through(rows) if through else rows)
-
-    def _stream(self, parameter: str) -> str | None:
-        for increment in self.active.values():
-            if parameter in increment.readers:
-                return increment.readers[parameter]
-
-        return None

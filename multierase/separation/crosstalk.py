@@ -49,7 +49,7 @@ def deviations_of(changes: Changes) -> dict[str, float]:
     active, strengths = changes.active, changes.strengths
     off, alone = dict.fromkeys(active, 0.0), dict.fromkeys(active, 0.0)
 
-    for parameter, stream in _readers(active).items():
+    for parameter, stream in changes.readers.items():
         shape = next(i.deltas[parameter].shape for i in active.values() if parameter in i.deltas)
         total = changes.added(torch.zeros(shape), parameter)
         for name, increment in active.items():
@@ -61,15 +61,6 @@ def deviations_of(changes: Changes) -> dict[str, float]:
             alone[name] += own.double().square().sum().item()
 
     return {name: math.sqrt(off[name] / alone[name]) for name in active if alone[name]}
-
-
-def _readers(active: Mapping[str, Increment]) -> dict[str, str]:
-    """Return the changed parameters that read one stream alone, sorted."""
-    found: dict[str, str] = {}
-    for increment in active.values():
-        found |= increment.readers
-
-    return dict(sorted(found.items()))
 
 
 def _inner(matrices: list[torch.Tensor]) -> torch.Tensor:

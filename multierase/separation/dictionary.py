@@ -55,14 +55,17 @@ class Form:
     """A sentence form of a kind, filled with a base's own vocabulary.
 
     Args:
-        count: number of sentences, drawn one after another.
-        grams: by stream the Gram matrix ``(d, d)`` float64 of all of them.
-        means: by stream each one's mean token, ``(count, d)``.
+        grams: by stream the Gram matrix ``(d, d)`` float64 of all sentences.
+        means: by stream each one's mean token, ``(n, d)``, in the order of their being drawn.
     """
 
-    count: int
     grams: Mapping[str, torch.Tensor]
     means: Mapping[str, torch.Tensor]
+
+    @property
+    def count(self) -> int:
+        """The number of its sentences."""
+        return len(next(iter(self.means.values()), ()))
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class Dictionary:
 
         Each form weighs the same, however many sentences settled it.
         """
-        apart = frozenset().union(*(self._apart(concept) for concept in erased))
+        apart = self._apart(erased)
         return self._remembered((stream, apart), lambda: self._without(stream, apart))
 
     def most_moved(
@@ -153,7 +156,7 @@ class Dictionary:
         Args:
             movement: ``ΔWᵀ ΔW`` ``(d, d)`` float64.
         """
-        apart = frozenset().union(*(self._apart(concept) for concept in erased))
+        apart = self._apart(erased)
         prompts: list[str] = []
         moved = [torch.zeros(0, dtype=torch.float64)]
         for template, form in self.forms.items():
@@ -198,8 +201,11 @@ class Dictionary:
 
         return total
 
-    def _apart(self, concept: str) -> frozenset[str]:
-        """Return the words and names, in lower case, that go with a concept: its own, its kin."""
+    def _apart(self, erased: Iterable[str]) -> frozenset[str]:
+        """Return the words and names, in lower case, of concepts and of their kin."""
+        return frozenset().union(*(self._kin_of(concept) for concept in erased))
+
+    def _kin_of(self, concept: str) -> frozenset[str]:
         if concept not in self._kin:
             listed = itertools.chain.from_iterable(self.sentences.values())
             filled = frozenset().union(*(each.filled for each in listed))
@@ -261,7 +267,7 @@ def _from_file(model: Model, kind: Kind, template: str, folder: str | Path | Non
     grams = {stream: matrix for (stream, name), matrix in stored.items() if name == GRAM}
     counts = {len(rows) for rows in means.values()}
     if len(counts) == 1 and grams.keys() == means.keys() and 0 < max(counts) < MOST + BATCH:
-        return Form(max(counts), grams, means)
+        return Form(grams, means)
 
     made = _filled(model, kind, template)
     named = {GRAM: made.grams, ROWS: made.means}
@@ -282,7 +288,7 @@ def _filled(model: Model, kind: Kind, template: str) -> Form:
         for stream in model.streams:
             # Encoded without being remembered: thousands of prompts are not small.
             tokens = model.fresh_tokens(prompts, stream)
-            means[stream].append(tokens.view(len(prompts), -1, tokens.shape[1]).mean(1).cpu())
+            means[stream].append(tokens.reshape(len(prompts), -1, tokens.shape[1]).mean(1).cpu())
             drawn = gram(tokens)
             if count:
                 news.append(novelty(totals[stream], drawn))
@@ -291,7 +297,7 @@ def _filled(model: Model, kind: Kind, template: str) -> Form:
         if news and max(news) <= SETTLED:
             break
 
-    return Form(count, totals, {stream: torch.cat(rows) for stream, rows in means.items() if rows})
+    return Form(totals, {stream: torch.cat(rows) for stream, rows in means.items() if rows})
 
 
 def _sentences(model: Model, kind: Kind, template: str) -> Iterator[Listed]:

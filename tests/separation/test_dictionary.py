@@ -55,6 +55,11 @@ def things(tiny):
     return Dictionary.of(tiny, THINGS, [PHOTO, BESIDE])
 
 
+def unread(count: int) -> Form:
+    """A form of so many sentences, none of them encoded."""
+    return Form({}, {"tokens": torch.empty(count, 0)})
+
+
 def covariance_of(model, prompts: list[str]) -> torch.Tensor:
     """``Eᵀ E`` of all tokens, in units of the mean variance."""
     tokens = model.fresh_tokens(prompts, "tokens").double()
@@ -80,7 +85,7 @@ def test_its_words_are_the_bases_own_and_then_the_kinds(tiny, monkeypatch):
 
 def test_every_word_comes_once_before_one_comes_again(tiny):
     """Of four sentences one is a context alone, one names something, two have a word there."""
-    found = Dictionary(tiny, THINGS, {BARE: Form(2048, {}, {})})
+    found = Dictionary(tiny, THINGS, {BARE: unread(2048)})
     prompts = prompts_of(found, BARE)
     words, contexts = found.words, prompts[0::4]
     assert len(contexts) > 3 * len(words)
@@ -98,13 +103,13 @@ def test_every_word_comes_once_before_one_comes_again(tiny):
 
 
 def test_a_kind_without_names_has_words_in_their_place(tiny):
-    found = Dictionary(tiny, replace(THINGS, beside=()), {BARE: Form(800, {}, {})})
+    found = Dictionary(tiny, replace(THINGS, beside=()), {BARE: unread(800)})
     words = found.words
     assert sorted(prompts_of(found, BARE)[1::4][: len(words)]) == sorted(words)
 
 
 def test_a_sentence_says_what_fills_it(tiny):
-    found = Dictionary(tiny, THINGS, {BESIDE: Form(400, {}, {})})
+    found = Dictionary(tiny, THINGS, {BESIDE: unread(400)})
     for each in found.sentences[BESIDE]:
         subject, _, name = each.prompt.lower().partition(" beside ")
         texts = [re.sub(r"^an? ", "", text) for text in (subject, name) if text]
@@ -115,7 +120,7 @@ def test_a_sentence_says_what_fills_it(tiny):
 
 
 def test_a_subject_that_a_form_has_no_place_for_fills_nothing(tiny):
-    found = Dictionary(tiny, THINGS, {PHOTO: Form(40, {}, {}), BARE: Form(40, {}, {})})
+    found = Dictionary(tiny, THINGS, {PHOTO: unread(40), BARE: unread(40)})
     photos, bare = found.sentences[PHOTO], found.sentences[BARE]
     assert {(each.prompt, each.filled) for each in photos[0::4]} == {("a photo", frozenset())}
     for each in photos[1::4]:
@@ -126,10 +131,10 @@ def test_a_subject_that_a_form_has_no_place_for_fills_nothing(tiny):
 
 
 def test_its_sentences_are_the_same_each_time_and_others_in_another_form(tiny):
-    forms = {PHOTO: Form(300, {}, {}), BESIDE: Form(300, {}, {})}
+    forms = {PHOTO: unread(300), BESIDE: unread(300)}
     one, other = Dictionary(tiny, THINGS, forms), Dictionary(tiny, THINGS, dict(forms))
     assert one.sentences == other.sentences
-    bare = Dictionary(tiny, THINGS, {BARE: Form(300, {}, {})})
+    bare = Dictionary(tiny, THINGS, {BARE: unread(300)})
     assert [s.filled for s in bare.sentences[BARE]] != [s.filled for s in one.sentences[PHOTO]]
 
 
