@@ -40,6 +40,7 @@ from seeing import Picture, every
 
 from multierase import EraseSettings, Model, SamplingSettings, Workspace
 from multierase.composer import Solve
+from multierase.emoji import fill
 from multierase.generate import generate
 
 NOISE = 1000  # so many seeds further for each noise
@@ -193,7 +194,9 @@ class AnyBase:
     def measure_base(self, base: Base) -> None:
         """Judge a base as it stands."""
         results = self._results_of(base)
-        results.get("base", lambda: self.look(base, base.load(own_list=True), list(base.studios)))
+        model = base.load(own_list=True)
+        results.get("base", lambda: self.look(base, model, list(base.studios)))
+        results.get("unasked", lambda: self.unasked(base, model))
 
     def measure(self, cell: Cell) -> None:
         """Train what is missing of a cell, and judge its sets."""
@@ -272,6 +275,22 @@ class AnyBase:
         return {
             "studios": _shares(pictures, seen["studio"], drawn_by),
             "subjects": _shares(pictures, seen["subject"], [one.subject for one in pictures]),
+        }
+
+    def unasked(self, base: Base, model: Model) -> dict[str, float]:
+        """Return by studio the share of pictures without any studio in which the judge sees it."""
+        extent, stride = self.extent, self.extent.stride if self.quick else 1
+        prompts, seeds = [], []
+        for place, noise in itertools.product(
+            range(0, len(base.subjects), stride), range(extent.noises)
+        ):
+            prompts += fill((base.alone,), "", base.subjects[place])
+            seeds.append(NOISE * noise + place)
+        seen = base.judge(generate(model, prompts, seeds, extent.sampling)).seen["studio"]
+
+        return {
+            name: round(statistics.mean(one == studio for one in seen), 4)
+            for name, studio in base.studios.items()
         }
 
     def gathered(self) -> dict[str, dict]:

@@ -13,13 +13,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from multierase import Model, from_pipeline, load_base
-from multierase.emoji import STUDIO_AND_SUBJECT, STUDIOS, SUBJECTS
+from multierase.emoji import STUDIO_AND_SUBJECT, STUDIOS, SUBJECT_ONLY, SUBJECTS
 from multierase.evaluation.judges import Judge, Verdict
 from multierase.evaluation.judges.emoji import EmojiJudge
 
 EMBEDDED = "emoji"
 # Captions of the base that has a judge of its own; it was taught no "an".
 OWN_FORMS = ("a {subject} by {studio}", "a {subject} in the style of {studio}")
+OWN_ALONE = "a {subject}"
 
 
 class OwnJudge(nn.Module):
@@ -69,6 +70,7 @@ class Base:
         source: as for ``load_base``.
         studios: by the base's word for a studio the judge's.
         forms: sentences that it was taught.
+        alone: one that names no studio.
         listed: whether it brings a list of prompts.
     """
 
@@ -77,6 +79,7 @@ class Base:
     studios: Mapping[str, str]
     subjects: Sequence[str]
     forms: Sequence[str]
+    alone: str
     judge: Judge
     listed: bool
 
@@ -84,23 +87,24 @@ class Base:
     def of(cls, source: str) -> Base:
         """Read the words of the embedded base, or of a folder with a ``names.json``."""
         if source == EMBEDDED:
-            own = {studio: studio for studio in STUDIOS}
-            judge = EmojiJudge.load()
-            return cls(source, source, own, SUBJECTS, STUDIO_AND_SUBJECT, judge, listed=True)
+            own, judge = {studio: studio for studio in STUDIOS}, EmojiJudge.load()
+            forms, alone = STUDIO_AND_SUBJECT, SUBJECT_ONLY[0]
+            return cls(source, source, own, SUBJECTS, forms, alone, judge, listed=True)
 
         folder = Path(source).resolve()
         names = json.loads((folder / "names.json").read_text())
         studios = names["studios"]
         subjects = [subject.replace("-", " ") for subject in names["subjects"]]
         if (folder / "judge.safetensors").is_file():
-            judge, forms = OwnJudge(folder, studios, subjects), OWN_FORMS
+            judge, forms, alone = OwnJudge(folder, studios, subjects), OWN_FORMS, OWN_ALONE
             studios = {studio: studio for studio in studios}
         else:
-            forms = json.loads((folder / "sentences.json").read_text())["both"]
+            sentences = json.loads((folder / "sentences.json").read_text())
+            forms, alone = sentences["both"], sentences["subject"][0]
             judge = EmojiJudge.load()
 
         listed = (folder / "prompts.csv").is_file()
-        return cls(folder.name, str(folder), studios, subjects, forms, judge, listed)
+        return cls(folder.name, str(folder), studios, subjects, forms, alone, judge, listed)
 
     def load(self, own_list: bool) -> Model:
         """Load the model.

@@ -1,8 +1,9 @@
 """What was measured on several bases, as tables.
 
-``judged`` has by base: ``base``, what is seen in its own pictures, and ``arms``: by arm and seed
-what the training took, and the row of every set. Shares are by studio: ``studios`` of its pictures
-in which it is seen, ``subjects`` of those in which the subject is.
+``judged`` has by base: ``base``, what is seen in its own pictures, ``unasked``, how often each
+studio is seen where none is named, and ``arms``: by arm and seed what the training took, and the
+row of every set. Shares are by studio: ``studios`` of its pictures in which it is seen,
+``subjects`` of those in which the subject is.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ def table(here: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, dict[str, 
             rows = [row for row in rows_of(cells) if len(row["erased"]) == size]
             if rows:
                 cell = summary(rows, here["base"])
+                cell["unasked"] = statistics.mean(
+                    here["unasked"][studio] for row in rows for studio in row["erased"]
+                )
                 cell["evaluations"] = statistics.mean(costs) if costs else 0
                 found.setdefault(arm, {})[str(size)] = rounded(cell)
 
