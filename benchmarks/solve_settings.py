@@ -116,7 +116,7 @@ def recounted(model: Model, increment: Increment, tokens: str) -> Increment:
     else:
         own = []
         for prompt in prompts:
-            end = model.token_count(prompt, STREAM) - 1
+            end = model.token_count(prompt) - 1
             own.append(model.tokens([prompt], STREAM)[1:end])
         rows = torch.cat(own)
 

@@ -141,7 +141,7 @@ def _difference(header: Header, model: Model, settings: EraseSettings) -> str | 
         "base": model.name,
         "version": multierase.__version__,
         "method": METHOD,
-        **_as_json(with_defaults(settings, kind_of(model, settings.kind))),
+        **_as_json(with_defaults(settings, kind_of(model, settings.kind), model)),
     }
     if not settings.siblings:
         del here["siblings"]  # they depend on what was there before

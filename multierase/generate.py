@@ -59,8 +59,9 @@ def generate(
     with tqdm(total=len(prompts), desc="pictures", disable=not progress) as bar:
         for start in range(0, len(prompts), settings.batch_size):
             part = slice(start, start + settings.batch_size)
-            inputs: dict[str, object] = {"prompt": list(prompts[part])}
-            if encoded is not None:
+            if encoded is None:
+                inputs = encode(model, prompts[part], settings)
+            else:
                 inputs = {name: tensor[part] for name, tensor in encoded.items()}
             batches.append(_batch(model, inputs, seeds[part], settings))
             bar.update(len(seeds[part]))
@@ -69,7 +70,7 @@ def generate(
 
 
 def _batch(
-    model: Model, inputs: Mapping[str, object], seeds: Sequence[int], settings: SamplingSettings
+    model: Model, inputs: Encoded, seeds: Sequence[int], settings: SamplingSettings
 ) -> torch.Tensor:
     try:
         output = model.pipeline(

@@ -143,7 +143,11 @@ def read_increment(header: Header) -> Increment:
 
 
 def require_fits(
-    increment: Described, parameters: Tensors, known: Mapping[str, Fingerprint] | None = None
+    increment: Described,
+    parameters: Tensors,
+    known: Mapping[str, Fingerprint] | None = None,
+    *,
+    family: str | None = None,
 ) -> None:
     """Check that an increment was made for these base weights, by names, shapes and values.
 
@@ -151,11 +155,17 @@ def require_fits(
         increment: an ``Increment``, or a ``Header``.
         parameters: the base's own weights, by their names.
         known: fingerprints of single parameters, where they have been made already.
+        family: the model's.
 
     Raises:
         IncrementFileError: if it is not.
     """
     where = f"increment {increment.concept!r} (of base {increment.base.name!r})"
+    if family not in (None, increment.base.family):
+        raise IncrementFileError(
+            f"{where} was made for a model of the family {increment.base.family!r}, and this one "
+            f"is of {family!r}: erase {increment.concept!r} on this base"
+        )
     shapes = increment.shapes
     unknown = sorted(shapes.keys() - parameters.keys())
     if unknown:

@@ -96,9 +96,9 @@ def _pair(model: Model, concept: Concept, stream: str, cache: dict[str, Pair]) -
         old, new = [], []
         # A bare name has the empty context: its tokens become those of the empty prompt.
         for prompt, context in zip(concept.prompts, concept.contexts, strict=True):
-            with_it, without = aligned(model, prompt, context, stream)
-            old.append(with_it)
-            new.append(without)
+            for with_it, without in aligned(model, prompt, context, stream):
+                old.append(with_it)
+                new.append(without)
         cache[key] = torch.cat(old).double(), torch.cat(new).double()
 
     return cache[key]

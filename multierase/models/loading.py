@@ -8,17 +8,51 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import (
+    DiffusionPipeline,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusionPipeline,
+)
 from safetensors import SafetensorError, safe_open
+from transformers import T5EncoderModel
 
 from multierase.errors import DeviceError, WeightsFileError
+from multierase.models.flux import Flux
 from multierase.models.model import Model
+from multierase.models.sd3 import StableDiffusion3
+from multierase.models.sdxl import StableDiffusionXL
 from multierase.models.stable_diffusion import StableDiffusion
 
-EMBEDDED = ("emoji",)
+EMBEDDED, INDEX = ("emoji",), "model_index.json"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-PIPELINES: dict[str, Callable[[Any, str], Model]] = {"StableDiffusionPipeline": StableDiffusion}
+PIPELINES: dict[str, Callable[..., Model]] = {
+    "StableDiffusionPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
+}
+T5_MOST = 512  # tokens, in diffusers' pipelines
+# What only the single files of a family have in their parameters' names.
+MARKS = {
+    "FluxPipeline": "double_blocks.",
+    "StableDiffusion3Pipeline": "joint_blocks.",
+    "StableDiffusionXLPipeline": "conditioner.embedders.1.",
+    "StableDiffusionPipeline": "cond_stage_model.",
+}
+TEXT_TOWERS = ("text_encoders.", "conditioner.", "cond_stage_model.")
+TRANSFORMERS = {
+    "FluxPipeline": FluxTransformer2DModel,
+    "StableDiffusion3Pipeline": SD3Transformer2DModel,
+}
+# Where the rest of a pipeline is, for a file that holds the transformer alone.
+WHOLE = {
+    "FluxPipeline": "black-forest-labs/FLUX.1-dev",
+    "StableDiffusion3Pipeline": "stabilityai/stable-diffusion-3.5-large",
+}
+SCHNELL = "black-forest-labs/FLUX.1-schnell"
 
 
 def load_base(
@@ -27,6 +61,7 @@ def load_base(
     device: str | torch.device | None = None,
     dtype: torch.dtype | str = torch.float32,
     config: str | None = None,
+    t5_length: int | None = None,
 ) -> Model:
     """Load a base model.
 
@@ -39,9 +74,11 @@ def load_base(
         config: for a single file, the folder or hub id of a pipeline of the same architecture,
             whose configuration and tokenizer are used. By default the file's contents decide which
             one is looked up on the hub.
+        t5_length: see ``from_pipeline``.
 
     Raises:
-        ValueError: for a dtype that is not in the list, or an architecture that is not supported.
+        ValueError: for a dtype that is not in the list, an architecture that is not supported, or
+            a length of T5 that cannot be.
         WeightsFileError: for a file that is not safetensors, or a folder that is not whole.
         DeviceError: for a device that is not there.
         FileNotFoundError: for a path that does not exist.
@@ -58,22 +95,31 @@ def load_base(
             "--dtype float16, or --device cpu"
         ) from error
 
-    return from_pipeline(pipeline, source)
+    return from_pipeline(pipeline, source, t5_length=t5_length)
 
 
-def from_pipeline(pipeline: DiffusionPipeline, name: str) -> Model:
+def from_pipeline(pipeline: DiffusionPipeline, name: str, *, t5_length: int | None = None) -> Model:
     """Take a diffusers pipeline that is loaded already; it is used as it is.
 
     Args:
         name: what results and increments call it.
+        t5_length: tokens of a prompt that T5 reads, in training and in pictures; by default as many
+            as the family's pipeline does. Fewer take less memory and time.
 
     Raises:
-        ValueError: for a pipeline of a family that is not known.
+        ValueError: for a pipeline of a family that is not known, or a length of T5 that cannot be.
     """
     kind = type(pipeline).__name__
     _require_known(kind, name)
+    family = PIPELINES[kind]
+    if t5_length is None:
+        return family(pipeline, name)
 
-    return PIPELINES[kind](pipeline, name)
+    if not any(isinstance(part, T5EncoderModel) for part in pipeline.components.values()):
+        raise ValueError(f"{name} has no T5 that could read {t5_length} tokens: leave it away")
+    if not 1 <= t5_length <= T5_MOST:
+        raise ValueError(f"T5 cannot read {t5_length} tokens: give 1 to {T5_MOST}")
+    return family(pipeline, name, t5_length)
 
 
 def _pipeline(source: str, dtype: torch.dtype, config: str | None) -> DiffusionPipeline:
@@ -86,31 +132,35 @@ def _pipeline(source: str, dtype: torch.dtype, config: str | None) -> DiffusionP
     if not _is_path(source):
         return _from_folder(source, dtype)
     folder = Path(source).expanduser()
-    if not (folder / "model_index.json").is_file():
+    if not (folder / INDEX).is_file():
         raise FileNotFoundError(
             f"no base at {source!r}: give one of {list(EMBEDDED)}, a diffusers folder (with "
             "model_index.json), a .safetensors file or a hub id such as "
             "'CompVis/stable-diffusion-v1-4'"
         )
 
-    _require_known(_class_name(folder), source)
     return _from_folder(str(folder), dtype)
 
 
 def _is_path(source: str) -> bool:
     """Tell a path from a hub id, which is ``owner/name``."""
     # A folder on this disk comes first: a typing error must not be looked up on a hub.
-    if (Path(source).expanduser() / "model_index.json").is_file():
+    if (Path(source).expanduser() / INDEX).is_file():
         return True
 
     return bool(Path(source).suffix) or source.startswith((".", "/", "~")) or source.count("/") != 1
 
 
-def _class_name(folder: Path) -> str:
+def _class_name(source: str) -> str:
+    """Return the pipeline class that a folder's index names, or a hub id's."""
+    if not Path(source).is_dir():
+        return DiffusionPipeline.load_config(source)["_class_name"]
+
+    index = Path(source) / INDEX
     try:
-        return json.loads((folder / "model_index.json").read_text("utf-8"))["_class_name"]
+        return json.loads(index.read_text("utf-8"))["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsFileError(f"{folder}/model_index.json cannot be read: {error!r}") from error
+        raise WeightsFileError(f"{index} cannot be read: {error!r}") from error
 
 
 def _require_known(kind: str, source: str) -> None:
@@ -120,11 +170,15 @@ def _require_known(kind: str, source: str) -> None:
         )
 
 
-def _from_folder(source: str, dtype: torch.dtype) -> DiffusionPipeline:
+def _from_folder(source: str, dtype: torch.dtype, **parts: Any) -> DiffusionPipeline:
+    """Load a folder or a hub id; ``parts`` are there already."""
     try:
-        return StableDiffusionPipeline.from_pretrained(
-            source, dtype=dtype, safety_checker=None, trust_remote_code=False
-        )
+        kind = _class_name(source)
+        _require_known(kind, source)
+        if kind == StableDiffusionPipeline.__name__:
+            parts["safety_checker"] = None
+        pipeline = getattr(diffusers, kind)
+        return pipeline.from_pretrained(source, dtype=dtype, trust_remote_code=False, **parts)
     except (OSError, SafetensorError) as error:
         if Path(source).is_dir():
             raise WeightsFileError(
@@ -134,18 +188,36 @@ def _from_folder(source: str, dtype: torch.dtype) -> DiffusionPipeline:
 
 
 def _from_single_file(source: str, dtype: torch.dtype, config: str | None) -> DiffusionPipeline:
-    _require_safetensors(Path(source))
+    names = _names_in(Path(source))
+    kind = next((kind for kind, mark in MARKS.items() if any(mark in name for name in names)), None)
+    if kind is None:
+        raise ValueError(
+            f"{source!r} is not the single file of a family that is known: {sorted(MARKS)}"
+        )
     local = config is not None and Path(config).is_dir()
+    if config is not None and local and _class_name(config) != kind:
+        raise ValueError(
+            f"{source!r} is a single file of a {kind}, and config {config!r} is of a "
+            f"{_class_name(config)}: give the config of the same family"
+        )
 
-    return StableDiffusionPipeline.from_single_file(
-        source, dtype=dtype, config=config, local_files_only=local
+    if any(mark in name for name in names for mark in TEXT_TOWERS):
+        pipeline = getattr(diffusers, kind)
+        return pipeline.from_single_file(source, dtype=dtype, config=config, local_files_only=local)
+    # The transformer alone, as it is usual for large models: all else is the config's.
+    rest = config or WHOLE[kind]
+    if kind == "FluxPipeline" and not any("guidance_in." in name for name in names):
+        rest = config or SCHNELL
+    transformer = TRANSFORMERS[kind].from_single_file(
+        source, dtype=dtype, config=rest, subfolder="transformer", local_files_only=local
     )
+    return _from_folder(rest, dtype, transformer=transformer)
 
 
-def _require_safetensors(path: Path) -> None:
+def _names_in(path: Path) -> list[str]:
     try:
-        with safe_open(path, "pt"):
-            pass
+        with safe_open(path, "pt") as file:
+            return list(file.keys())
     except SafetensorError as error:
         raise WeightsFileError(
             f"{path} is not a safetensors file ({error}); pickled checkpoints can run code and are "

@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from diffusers.models.normalization import RMSNorm
 from torch import nn
+from torch.utils._pytree import tree_map
 from torch.utils.hooks import RemovableHandle
 
 from multierase.errors import suggest
 from multierase.models.conditioning import Conditioning
 from multierase.models.scopes import FAMILIES, Family, Scope
+from multierase.models.text import Text
 from multierase.prompts.lists import TaggedPrompt, read_prompts
 
 KNOWN_PROMPTS, KINDS = "prompts.csv", "kinds"
-NORMALISATIONS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+NORMALISATIONS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, RMSNorm)
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -52,6 +55,8 @@ class Model(abc.ABC):
         components: by name the modules whose parameters an erasure may change. Parameter names
             carry their component: ``unet.…``.
         streams: names of the conditioning's streams that parameters may read alone.
+        text: its tokenizers and text towers.
+        guided: whether its pipeline makes pictures by classifier-free guidance.
     """
 
     family: str
@@ -59,6 +64,15 @@ class Model(abc.ABC):
     name: str
     components: Mapping[str, nn.Module]
     streams: tuple[str, ...]
+    text: Text
+    guided = True
+
+    def __init__(self, pipeline: Any, name: str, components: Mapping[str, nn.Module]):
+        self.pipeline, self.name, self.components = pipeline, name, components
+        for module in pipeline.components.values():
+            if isinstance(module, nn.Module):
+                module.eval().requires_grad_(False)
+        pipeline.set_progress_bar_config(disable=True)
 
     # What each family says for itself.
 
@@ -67,63 +81,10 @@ class Model(abc.ABC):
     def latent_shape(self) -> tuple[int, ...]:
         """The shape ``(c, h, w)`` of one picture's latents."""
 
+    @property
     @abc.abstractmethod
-    def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """Encode prompts as the model's own pipeline does; each prompt is encoded once."""
-
-    @abc.abstractmethod
-    def tokens(self, prompts: Sequence[str], stream: str) -> torch.Tensor:
-        """Return ``(n, d)``, on the CPU: all that the stream's readers see of these prompts."""
-
-    @abc.abstractmethod
-    def fresh_tokens(self, prompts: Sequence[str], stream: str) -> torch.Tensor:
-        """Do as ``tokens``, and remember nothing: for thousands of prompts that are read once."""
-
-    @abc.abstractmethod
-    def own_tokens(self, prompts: Sequence[str], stream: str) -> torch.Tensor:
-        """Return ``(n, d)``, on the CPU: the prompts' own tokens, neither begin nor padding."""
-
-    @abc.abstractmethod
-    def token_count(self, prompt: str, stream: str) -> int:
-        """Return the number of a prompt's tokens, begin and end included, padding not."""
-
-    @abc.abstractmethod
-    def words(self) -> list[str]:
-        """Return the whole words of the model's own tokenizer, by frequency, in lower case."""
-
-    @abc.abstractmethod
-    def reads_whole(self, prompt: str) -> bool:
-        """Return whether every tokenizer represents the whole prompt and cuts nothing off."""
-
-    @abc.abstractmethod
-    def name_of_tokens(self, count: int, generator: random.Random) -> str:
-        """Return a made-up name of so many tokens of the first tokenizer, as near as can be."""
-
-    @abc.abstractmethod
-    def require_representable(self, prompt: str) -> None:
-        """Raise ``ValueError`` if the tokenizer cannot represent a part of ``prompt``."""
-
-    @abc.abstractmethod
-    def warn_if_cut(self, prompts: Sequence[str]) -> None:
-        """Log a warning for each prompt that is longer than the model reads."""
-
-    @abc.abstractmethod
-    def predict(
-        self,
-        x_t: torch.Tensor,
-        t: torch.Tensor,
-        conditioning: Conditioning,
-        weights: Weights | None = None,
-    ) -> torch.Tensor:
-        """Predict the noise ``ε(x_t, c, t)``.
-
-        Args:
-            x_t: ``(b, c, h, w)`` latents.
-            t: ``(b,)`` in the sampler's timesteps.
-            conditioning: of ``b`` prompts.
-            weights: values that take the place of the model's own parameters for this call, by
-                their names. Gradients flow to them.
-        """
+    def parametrisation(self) -> str:
+        """What ``predict`` predicts: ``epsilon``, the noise, or ``flow``, noise minus picture."""
 
     @abc.abstractmethod
     def sampler(self, steps: int) -> Sampler:
@@ -134,28 +95,154 @@ class Model(abc.ABC):
         """
 
     @abc.abstractmethod
-    def guide(
-        self, eps_concept: torch.Tensor, eps_null: torch.Tensor, scale: float
-    ) -> torch.Tensor:
-        """Combine two predictions by classifier-free guidance."""
-
-    @abc.abstractmethod
     def pipeline_inputs(self, prompts: Sequence[str], guided: bool) -> dict[str, torch.Tensor]:
         """Encode prompts into what ``pipeline(**inputs)`` takes in their place, batch first."""
 
     @abc.abstractmethod
-    def checkpointed(self) -> contextlib.AbstractContextManager[None]:
-        """Keep few activations of a training step, and compute the rest again, for a block."""
+    def _arguments(
+        self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning
+    ) -> dict[str, Any]:
+        """Return all that the denoiser takes, by name."""
 
     @abc.abstractmethod
-    def unconditional(self, prompt: str) -> contextlib.AbstractContextManager[None]:
-        """Put ``prompt`` in the empty prompt's place in the pipeline's guidance, for a block."""
+    def _text_arguments(self, conditioning: Conditioning) -> dict[str, Any]:
+        """Return what the denoiser takes of the conditioning alone, by the same names."""
 
-    @abc.abstractmethod
-    def adjusted(self, adjust: Adjust) -> contextlib.AbstractContextManager[None]:
-        """Change the pipeline's conditional predictions for a block; see ``Adjust``."""
+    def _prediction(self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Turn the denoiser's output into the prediction."""
+        return output
 
     # What every family has in common.
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """Encode prompts as the model's own pipeline does; each prompt is encoded once."""
+        return self.text(prompts)
+
+    def tokens(self, prompts: Sequence[str], stream: str) -> torch.Tensor:
+        """Return ``(n, d)``, on the CPU: all that the stream's readers see of these prompts."""
+        return _rows(self.text(prompts)[stream])
+
+    def fresh_tokens(self, prompts: Sequence[str], stream: str) -> torch.Tensor:
+        """Do as ``tokens``, and remember nothing: for thousands of prompts that are read once."""
+        return _rows(self.text.fresh(prompts)[stream])
+
+    def own_tokens(self, prompts: Sequence[str], stream: str) -> torch.Tensor:
+        """Return ``(n, d)``, on the CPU: the prompts' own tokens, neither begin nor padding."""
+        return self.text.own_tokens(prompts, stream).cpu()
+
+    def spans(self, prompt: str, stream: str) -> list[tuple[torch.Tensor, int]]:
+        """Return a prompt's ``(l, d)`` by each tokenizer, and how many rows are not padding."""
+        return [(rows.cpu(), count) for rows, count in self.text.spans(prompt, stream)]
+
+    def token_count(self, prompt: str) -> int:
+        """Return the number of a prompt's tokens by the first tokenizer, begin and end included."""
+        return self.text.readers[0].count(prompt)
+
+    def words(self) -> list[str]:
+        """Return the whole words of the model's first tokenizer, by frequency, in lower case."""
+        return self.text.words
+
+    def reads_whole(self, prompt: str) -> bool:
+        """Return whether every tokenizer represents the whole prompt and cuts nothing off."""
+        return self.text.reads_whole(prompt)
+
+    def name_of_tokens(self, count: int, generator: random.Random) -> str:
+        """Return a made-up name of so many tokens of the first tokenizer, as near as can be."""
+        return self.text.name_of_tokens(count, generator)
+
+    def require_representable(self, prompt: str) -> None:
+        """Raise ``ValueError`` if a tokenizer cannot represent a part of ``prompt``."""
+        self.text.require_representable(prompt)
+
+    def warn_if_cut(self, prompts: Sequence[str]) -> None:
+        """Log a warning for each prompt that is longer than the model reads."""
+        self.text.warn_if_cut(prompts)
+
+    def predict(
+        self,
+        x_t: torch.Tensor,
+        t: torch.Tensor,
+        conditioning: Conditioning,
+        weights: Weights | None = None,
+    ) -> torch.Tensor:
+        """Predict, for latents ``x_t`` at time ``t``, in the model's ``parametrisation``.
+
+        Args:
+            x_t: ``(b, c, h, w)`` latents.
+            t: ``(b,)`` in the sampler's timesteps.
+            conditioning: of ``b`` prompts.
+            weights: values that take the place of the model's own parameters for this call, by
+                their names. Gradients flow to them.
+        """
+        x_t = x_t.to(self.dtype)
+        arguments = self._arguments(x_t, t, conditioning.to(self.dtype))
+        arguments["return_dict"] = False
+        if weights is None:
+            output = self._denoiser(**arguments)[0]
+        else:
+            # The student's weights stand in for this one call; the frozen module stays as it is.
+            (component,) = self.components
+            own = {name.removeprefix(f"{component}."): weights[name] for name in weights}
+            output = torch.func.functional_call(self._denoiser, own, (), arguments)[0]
+
+        return self._prediction(output, x_t, t)
+
+    def guide(self, concept: torch.Tensor, null: torch.Tensor, scale: float) -> torch.Tensor:
+        """Combine two predictions by classifier-free guidance: ``ε(∅) + scale (ε(c) − ε(∅))``."""
+        return null + scale * (concept - null)
+
+    @contextlib.contextmanager
+    def checkpointed(self) -> Iterator[None]:
+        """Keep few activations of a training step, and compute the rest again, for a block."""
+        before = self._denoiser.is_gradient_checkpointing
+        self._denoiser.enable_gradient_checkpointing()
+        try:
+            yield
+        finally:
+            if not before:
+                self._denoiser.disable_gradient_checkpointing()
+
+    def unconditional(self, prompt: str) -> contextlib.AbstractContextManager[None]:
+        """Put ``prompt`` in the empty prompt's place in the pipeline's guidance, for a block."""
+        self._require_guidance()
+        negative = self._text_arguments(self.encode([prompt]))
+
+        def instead(denoiser, args, kwargs):
+            def joined(other: torch.Tensor, both: torch.Tensor) -> torch.Tensor:
+                asked = both.chunk(2)[1]
+                return torch.cat([other.to(asked.dtype).expand_as(asked), asked])
+
+            return args, kwargs | _merged(joined, negative, kwargs)
+
+        return hooked(self._denoiser.register_forward_pre_hook(instead, with_kwargs=True))
+
+    def adjusted(self, adjust: Adjust) -> contextlib.AbstractContextManager[None]:
+        """Change the pipeline's conditional predictions for a block; see ``Adjust``."""
+        self._require_guidance()
+        scheduler, run = self.pipeline.scheduler, None
+
+        def guided(denoiser, args, kwargs, output):
+            nonlocal run
+            null, asked = output[0].chunk(2)
+            # Every call of the pipeline makes timesteps of its own.
+            first, run = run is not scheduler.timesteps, scheduler.timesteps
+
+            def predict(prompt: str) -> torch.Tensor:
+                def half(tensor: Any) -> Any:
+                    both = isinstance(tensor, torch.Tensor) and len(tensor.shape) > 0
+                    return tensor.chunk(2)[1] if both else tensor
+
+                def said(other: torch.Tensor, half: torch.Tensor) -> torch.Tensor:
+                    return other.to(half.dtype).expand_as(half)
+
+                latents, own = tree_map(half, (args, kwargs))
+                own |= _merged(said, self._text_arguments(self.encode([prompt])), own)
+                # Not the module's call, which would come here again.
+                return denoiser.forward(*latents, **own)[0]
+
+            return (torch.cat([null, adjust(null, asked, predict, first)]),)
+
+        return hooked(self._denoiser.register_forward_hook(guided, with_kwargs=True))
 
     @property
     def device(self) -> torch.device:
@@ -181,6 +268,10 @@ class Model(abc.ABC):
     def exact_scope(self) -> str:
         """The scope in which every parameter reads the text alone."""
         return self._naming.exact_scope
+
+    def scope_of_kind(self, scope: str | None) -> str:
+        """Return what a kind's scope, which a family need not have, is in this one."""
+        return self._naming.in_place_of.get(scope, scope) if scope else self.exact_scope
 
     @property
     def known_prompts(self) -> list[TaggedPrompt]:
@@ -253,8 +344,21 @@ class Model(abc.ABC):
     def _naming(self) -> Family:
         return FAMILIES[self.family]
 
+    @property
+    def _denoiser(self) -> Any:
+        (denoiser,) = self.components.values()
+
+        return denoiser
+
+    def _require_guidance(self) -> None:
+        if not self.guided:
+            raise ValueError(
+                f"{self.name} makes pictures without classifier-free guidance: what acts on the "
+                "guidance has nothing to act on"
+            )
+
     def _module_parameters(self) -> Iterator[nn.Parameter]:
-        return next(iter(self.components.values())).parameters()
+        return self._denoiser.parameters()
 
     def _normalisations(self) -> set[str]:
         names: set[str] = set()
@@ -283,3 +387,20 @@ def hooked(handle: RemovableHandle) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _rows(tensor: torch.Tensor) -> torch.Tensor:
+    """Return tokens ``(b, l, d)``, or vectors ``(b, d)``, one below another, on the CPU."""
+    return tensor.flatten(0, -2).cpu()
+
+
+def _merged(function: Callable, one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Combine the tensors of ``one`` with those of the same names in ``other``."""
+    found: dict[str, Any] = {}
+    for name, value in one.items():
+        if isinstance(value, Mapping):
+            found[name] = {**other[name], **_merged(function, value, other[name])}
+        else:
+            found[name] = function(value, other[name])
+
+    return found

@@ -6,7 +6,7 @@ Names carry their component, as in ``unet.down_blocks.0...``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Selects = Callable[[str], bool]
 
@@ -34,11 +34,13 @@ class Family:
         reads: the conditioning stream that is the *only* input of the parameter of this name;
             ``None`` if it has another input.
         exact_scope: the scope in which every parameter reads text alone.
+        in_place_of: by scopes of Stable Diffusion, in which kinds speak, what they are here.
     """
 
     scopes: Mapping[str, Scope]
     reads: Callable[[str], str | None]
     exact_scope: str
+    in_place_of: Mapping[str, str] = field(default_factory=dict)
 
     def readers(self, parameters: Iterable[str]) -> dict[str, str]:
         """Return those of ``parameters`` that read one stream alone, with the stream."""
@@ -74,7 +76,45 @@ STABLE_DIFFUSION = Family(
     exact_scope="esd-x-strict",
 )
 
-FAMILIES: dict[str, Family] = {"stable-diffusion": STABLE_DIFFUSION}
+
+def _reads_text_first(parameter: str) -> str | None:
+    """The two layers of a joint-attention transformer that read text before all else is mixed in.
+
+    Their biases read nothing, so they are not among them.
+    """
+    first = {
+        "transformer.context_embedder.weight": "tokens",
+        "transformer.time_text_embed.text_embedder.linear_1.weight": "pooled",
+    }
+
+    return first.get(parameter)
+
+
+_TEXT_STREAM = (".attn.add_q_proj.", ".attn.add_k_proj.", ".attn.add_v_proj.")
+
+TRANSFORMER = Family(
+    scopes={
+        "text-input": Scope(
+            "the first layers of the text: small files, exact separation",
+            lambda name: _reads_text_first(name) is not None,
+        ),
+        "esd-x": Scope(
+            "queries, keys and values of the text stream",
+            lambda name: any(layer in name for layer in _TEXT_STREAM),
+        ),
+        "full": Scope("every weight", lambda name: True),
+    },
+    reads=_reads_text_first,
+    exact_scope="text-input",
+    in_place_of={"esd-x-strict": "text-input", "esd-u": "full", "selfattn": "full"},
+)
+
+FAMILIES: dict[str, Family] = {
+    "stable-diffusion": STABLE_DIFFUSION,
+    "stable-diffusion-xl": STABLE_DIFFUSION,
+    "stable-diffusion-3": TRANSFORMER,
+    "flux": TRANSFORMER,
+}
 # Files of format 1 knew one family, and named its parameters without their component.
 FAMILY_OF_FORMAT_1, COMPONENT_OF_FORMAT_1 = "stable-diffusion", "unet."
 EVALUATIONS_OF_FORMAT_1 = "unet_evaluations"

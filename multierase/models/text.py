@@ -1,15 +1,18 @@
-"""Encode prompts to text embeddings, each once; find what a tokenizer cannot represent."""
+"""What a model's tokenizers and text towers make of prompts: each is encoded once."""
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
 from multierase.errors import ConceptRefused
+from multierase.models.conditioning import Conditioning
 
 logger = logging.getLogger(__name__)
 
@@ -17,64 +20,67 @@ ATTEMPTS = 1000
 SHORTEST = 3  # letters of a word; shorter ones are mostly scraps
 LEARNED = 0.5  # of the median distance from the mean embedding; a nearer one was never trained
 
+Encode = Callable[[list[str]], Mapping[str, torch.Tensor]]
+"""Encodes prompts into named tensors, batch first: ``(b, l, d)`` tokens or ``(b, d)`` vectors."""
 
-class TextEncoder:
-    """A tokenizer and its text tower, which encode prompts to ``(b, l, d)``."""
 
-    def __init__(self, tokenizer, text_encoder):
-        self.tokenizer, self.text_encoder = tokenizer, text_encoder
-        self._cache: dict[str, torch.Tensor] = {}
+@dataclass
+class PromptReader:
+    """A tokenizer, and how much of a prompt it is asked to read.
+
+    Args:
+        tokenizer: of transformers.
+        limit: tokens, begin and end included; by default the tokenizer's own.
+    """
+
+    tokenizer: Any
+    limit: int | None = None
 
     @property
     def max_length(self) -> int:
-        return self.tokenizer.model_max_length
+        return self.limit or self.tokenizer.model_max_length
 
-    def token_ids(self, prompt: str) -> list[int]:
-        """Return token ids, begin and end included, cut to the tokenizer's limit with a warning."""
-        ids = self.tokenizer(prompt, truncation=False, verbose=False).input_ids
+    @property
+    def begin(self) -> int:
+        """The number of tokens before a prompt's first: CLIP has one, T5 none."""
+        return self.tokenizer.num_special_tokens_to_add() - 1
+
+    def ids(self, prompt: str) -> list[int]:
+        """Return all of a prompt's tokens, begin and end included, as long as it may be."""
+        return self.tokenizer(prompt, truncation=False, verbose=False).input_ids
+
+    def own_ids(self, prompt: str) -> list[int]:
+        """Return the same without begin and end."""
+        return self.ids(prompt)[self.begin : -1]
+
+    def count(self, prompt: str) -> int:
+        """Return the number of a prompt's tokens that are read, begin and end included."""
+        return min(len(self.ids(prompt)), self.max_length)
+
+    def reads_whole(self, prompt: str) -> bool:
+        """Return whether the tokenizer represents the whole prompt and cuts nothing off."""
+        if len(self.ids(prompt)) > self.max_length:
+            return False
+
+        return self.tokenizer.unk_token_id not in self.own_ids(prompt)
+
+    def warn_if_cut(self, prompt: str) -> None:
+        """Log a warning if a prompt is longer than is read."""
+        ids = self.ids(prompt)
         if len(ids) <= self.max_length:
-            return ids
+            return
 
-        kept, cut = ids[: self.max_length - 1], ids[self.max_length - 1 : -1]
         logger.warning(
             "prompt %r has %d tokens, the tokenizer's limit is %d: ignored %r",
             prompt,
             len(ids),
             self.max_length,
-            self.tokenizer.decode(cut),
+            self.tokenizer.decode(ids[self.max_length - 1 : -1]),
         )
-        return [*kept, ids[-1]]
-
-    def reads_whole(self, prompt: str) -> bool:
-        """Return whether the tokenizer represents the whole prompt and cuts nothing off."""
-        ids = self.tokenizer(prompt, truncation=False, verbose=False).input_ids
-        unknown = self.tokenizer.unk_token_id
-
-        return len(ids) <= self.max_length and unknown not in ids[1:-1]
-
-    def name_of_tokens(self, count: int, generator: random.Random) -> str:
-        """Return a made-up name of ``count`` tokens, as near as can be: words run together."""
-        words, nearest, least = self.words, "", None
-        if not words:
-            raise ConceptRefused(
-                "this base's tokenizer has no whole words to make up names of, so whether the base "
-                "draws a concept cannot be tried: give its --prompts"
-            )
-        for _ in range(ATTEMPTS):
-            parts = generator.choices(words, k=generator.randint(1, count))
-            name = "".join(parts)
-            found = len(self.tokenizer(name, truncation=False, verbose=False).input_ids) - 2
-            if found == count:
-                return name
-            if least is None or abs(found - count) < least:
-                nearest, least = name, abs(found - count)
-
-        return nearest
 
     def require_representable(self, prompt: str) -> None:
         """Raise ``ValueError`` if the tokenizer has no token for a part of ``prompt``, or none."""
-        ids = self.tokenizer(prompt, truncation=False, verbose=False).input_ids[1:-1]
-        unknown = self.tokenizer.unk_token_id
+        ids, unknown = self.own_ids(prompt), self.tokenizer.unk_token_id
         if ids and (unknown is None or unknown not in ids):
             return
 
@@ -84,38 +90,15 @@ class TextEncoder:
             "characters that it knows, as in 'Noto'"
         )
 
-    @torch.no_grad()
-    def __call__(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Return ``(len(prompts), l, d)``, padded as the checkpoint's own pipeline pads."""
-        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._cache]
-        if missing:
-            for prompt in missing:
-                self.token_ids(prompt)  # warns of a prompt that is too long
-            self._cache.update(zip(missing, self._encode(missing), strict=True))
-
-        return torch.stack([self._cache[prompt] for prompt in prompts])
-
-    @torch.no_grad()
-    def fresh(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Do as a call does, and remember nothing; prompts that are too long are cut silently."""
-        return self._encode(list(prompts))
-
-    def own_tokens(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Return ``(n, d)``: the prompts' tokens, the end token included, begin and padding not."""
-        rows = []
-        for prompt in dict.fromkeys(prompts):
-            end = min(len(self.token_ids(prompt)), self.max_length)
-            rows.append(self([prompt])[0, 1:end])
-
-        return torch.cat(rows)
-
-    @cached_property
-    def words(self) -> list[str]:
+    def words(self, embeddings: torch.Tensor) -> list[str]:
         """Return the tokenizer's whole words, in lower case, in its own order: by frequency.
 
         A token that was never trained is left out: its embedding is still near the mean of all.
+
+        Args:
+            embeddings: ``(tokens, d)`` of its text tower.
         """
-        table = self.text_encoder.get_input_embeddings().weight.detach().float().cpu()
+        table = embeddings.detach().float().cpu()
         far = (table - table.mean(0)).norm(dim=1)
         learned = far > LEARNED * far.median()
 
@@ -129,9 +112,109 @@ class TextEncoder:
 
         return list(words)
 
-    def _encode(self, prompts: list[str]) -> torch.Tensor:
-        padded = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
-        return self.text_encoder(padded.input_ids.to(self.text_encoder.device)).last_hidden_state
+
+class Text:
+    """The text side of a model.
+
+    Args:
+        readers: all that read a prompt; the first one's words are the model's.
+        tower: the first one's text tower.
+        encode: encodes prompts as the checkpoint's own pipeline does.
+        spans: by stream of tokens: the rows of each reader that has some there, by its place in
+            ``readers``. Any other stream has one vector for a prompt.
+    """
+
+    def __init__(
+        self,
+        readers: Sequence[PromptReader],
+        tower: torch.nn.Module,
+        encode: Encode,
+        spans: Mapping[str, Mapping[int, slice]],
+    ):
+        self.readers, self.tower = list(readers), tower
+        self._encode, self._spans = encode, spans
+        self._cache: dict[str, dict[str, torch.Tensor]] = {}
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str]) -> Conditioning:
+        """Encode prompts; one that was asked for before is remembered."""
+        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._cache]
+        if missing:
+            self.warn_if_cut(missing)
+            streams = self._encode(missing)
+            for place, prompt in enumerate(missing):
+                self._cache[prompt] = {name: rows[place] for name, rows in streams.items()}
+
+        found = [self._cache[prompt] for prompt in prompts]
+        return Conditioning({name: torch.stack([one[name] for one in found]) for name in found[0]})
+
+    @torch.no_grad()
+    def fresh(self, prompts: Sequence[str]) -> Conditioning:
+        """Do as a call does, and remember nothing; prompts that are too long are cut silently."""
+        return Conditioning(self._encode(list(prompts)))
+
+    def spans(self, prompt: str, stream: str) -> list[tuple[torch.Tensor, int]]:
+        """Return ``(l, d)`` of each tokenizer, and how many of these rows are the prompt's.
+
+        Begin and end are the prompt's, padding is not. A vector is one row, and all the prompt's.
+        """
+        said = self([prompt])[stream][0]
+        if stream not in self._spans:
+            return [(said[None], 1)]
+
+        spans = self._spans[stream].items()
+        return [(said[rows], self.readers[place].count(prompt)) for place, rows in spans]
+
+    def own_tokens(self, prompts: Sequence[str], stream: str) -> torch.Tensor:
+        """Return ``(n, d)``: the prompts' tokens, end tokens included, begin and padding not."""
+        begins = [self.readers[place].begin for place in self._spans.get(stream, {})] or [0]
+        rows = []
+        for prompt in dict.fromkeys(prompts):
+            for (said, count), begin in zip(self.spans(prompt, stream), begins, strict=True):
+                rows.append(said[begin:count])
+
+        return torch.cat(rows)
+
+    def reads_whole(self, prompt: str) -> bool:
+        """Return whether every tokenizer represents the whole prompt and cuts nothing off."""
+        return all(reader.reads_whole(prompt) for reader in self.readers)
+
+    def require_representable(self, prompt: str) -> None:
+        """Raise ``ValueError`` if a tokenizer has no token for a part of ``prompt``, or none."""
+        for reader in self.readers:
+            reader.require_representable(prompt)
+
+    def warn_if_cut(self, prompts: Sequence[str]) -> None:
+        """Log a warning for each prompt that is longer than is read."""
+        for prompt in prompts:
+            for reader in self.readers:
+                reader.warn_if_cut(prompt)
+
+    @cached_property
+    def words(self) -> list[str]:
+        """Return the first tokenizer's whole words."""
+        embeddings: Any = self.tower.get_input_embeddings()  # type: ignore[operator]
+
+        return self.readers[0].words(embeddings.weight)
+
+    def name_of_tokens(self, count: int, generator: random.Random) -> str:
+        """Return a made-up name of ``count`` tokens, as near as can be: words run together."""
+        words, nearest, least = self.words, "", None
+        if not words:
+            raise ConceptRefused(
+                "this base's tokenizer has no whole words to make up names of, so whether the base "
+                "draws a concept cannot be tried: give its --prompts"
+            )
+        for _ in range(ATTEMPTS):
+            parts = generator.choices(words, k=generator.randint(1, count))
+            name = "".join(parts)
+            found = len(self.readers[0].own_ids(name))
+            if found == count:
+                return name
+            if least is None or abs(found - count) < least:
+                nearest, least = name, abs(found - count)
+
+        return nearest
 
 
 def whole_word_of(vocabulary: Collection[str]) -> Callable[[str], str | None]:

@@ -147,14 +147,15 @@ class Fitting:
         return self._kept[name]
 
     def _require_fits(self, increment: Increment) -> None:
-        require_free(self._weights.model, self._owner())
+        model = self._weights.model
+        require_free(model, self._owner())
         names = {name for name in increment.shapes if name in self._weights}
         new = {name: self._weights.pristine(name) for name in names - self._base.keys()}
         self._weights.watch(sorted(new))
         self._fingerprints |= fingerprints(new, new)
         self._base |= new
 
-        require_fits(increment, self._base, self._fingerprints)
+        require_fits(increment, self._base, self._fingerprints, family=model.family)
 
 
 def grams_of(increment: Increment) -> Grams:

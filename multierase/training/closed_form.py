@@ -38,16 +38,18 @@ def start(
     moves = torch.zeros(size, rank, dtype=torch.float64)
 
     for prompt, context in zip(concept.prompts, concept.contexts, strict=True):
-        own, without = (tokens.double() for tokens in aligned(model, prompt, context, stream))
-        instead = without
+        pairs = aligned(model, prompt, context, stream)
+        anchored = pairs
         if concept.anchor:
-            instead = aligned(model, prompt, concept.anchor, stream)[1].double()
-        # All three begin at the sentence's last word; the longest ends the places that all have.
-        count = min(len(own), len(instead))
-        own, without, instead = own[:count], without[:count], instead[:count]
-        inner, wanted = own @ basis, instead + degree * (own - without) - own
-        squares += inner.T @ inner
-        moves += wanted.T @ inner
+            anchored = aligned(model, prompt, concept.anchor, stream)
+        for (own, without), (_, instead) in zip(pairs, anchored, strict=True):
+            # All three begin at the last word; the longest ends the places that all have.
+            count = min(len(own), len(instead))
+            parts = (tokens[:count].double() for tokens in (own, without, instead))
+            own, without, instead = parts
+            inner, wanted = own @ basis, instead + degree * (own - without) - own
+            squares += inner.T @ inner
+            moves += wanted.T @ inner
 
     ridge = RIDGE * squares.diagonal().max() * torch.eye(rank, dtype=torch.float64)
     return torch.linalg.solve(squares + ridge, moves.T).T.float()
@@ -55,14 +57,20 @@ def start(
 
 def aligned(
     model: Model, prompt: str, context: str, stream: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ``(n, d)`` tokens of a sentence and of its context, from the last word on."""
-    old = max(model.token_count(prompt, stream) - 2, 0)
-    new = max(model.token_count(context, stream) - 2, 0)
-    sentence, without = model.tokens([prompt], stream), model.tokens([context], stream)
-    count = len(sentence) - max(old, new)
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return ``(n, d)`` tokens of a sentence and of its context, from the last word on.
 
-    return sentence[old : old + count], without[new : new + count]
+    One pair for each tokenizer that has rows in the stream.
+    """
+    pairs = []
+    for (own, ended), (without, ended_without) in zip(
+        model.spans(prompt, stream), model.spans(context, stream), strict=True
+    ):
+        old, new = max(ended - 2, 0), max(ended_without - 2, 0)
+        count = len(own) - max(old, new)
+        pairs.append((own[old : old + count], without[new : new + count]))
+
+    return pairs
 
 
 def concept_tokens(model: Model, concept: Concept, stream: str) -> torch.Tensor:
@@ -74,9 +82,9 @@ def concept_tokens(model: Model, concept: Concept, stream: str) -> torch.Tensor:
     """
     rows = []
     for prompt, context in zip(concept.prompts, concept.contexts, strict=True):
-        own, without = model.tokens([prompt], stream), model.tokens([context], stream)
-        count = min(len(own), len(without))
-        apart = (own[:count] - without[:count]).abs().amax(dim=1) > SAME * own.abs().max()
-        rows.append(own[int(apart.int().argmax()) :])
+        spans = zip(model.spans(prompt, stream), model.spans(context, stream), strict=True)
+        for (own, _), (without, _) in spans:
+            apart = (own - without).abs().amax(dim=1) > SAME * own.abs().max()
+            rows.append(own[int(apart.int().argmax()) :])
 
     return torch.cat(rows)

@@ -10,7 +10,7 @@ from multierase.training.settings import EraseSettings
 
 AUTO_KIND, DEFAULT_KIND, NO_KIND = "auto", "artist", "none"
 NOTHING = Kind(NO_KIND, "no sentences", {}, ())
-DEFAULT_SCOPE, DEFAULT_ETA = "esd-x-strict", 3.0
+DEFAULT_ETA = 3.0
 
 
 def kind_of(model: Model, name: str) -> Kind | None:
@@ -26,9 +26,9 @@ def kind_of(model: Model, name: str) -> Kind | None:
     return None if name == NO_KIND else load_kind(name, model.kinds)
 
 
-def with_defaults(settings: EraseSettings, kind: Kind | None) -> EraseSettings:
-    """Fill in what the user has left to the kind."""
-    scope = settings.scope or (kind and kind.scope) or DEFAULT_SCOPE
+def with_defaults(settings: EraseSettings, kind: Kind | None, model: Model) -> EraseSettings:
+    """Fill in what the user has left to the kind and to the model's family."""
+    scope = settings.scope or model.scope_of_kind(kind.scope if kind else None)
     eta, stop_at = settings.eta, settings.stop_at
     if eta is None:
         eta = DEFAULT_ETA if kind is None or kind.eta is None else kind.eta

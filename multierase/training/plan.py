@@ -24,7 +24,6 @@ from multierase.training.certificate import Question
 from multierase.training.defaults import (
     AUTO_KIND,
     DEFAULT_ETA,
-    DEFAULT_SCOPE,
     NOTHING,
     kind_of,
     with_defaults,
@@ -154,10 +153,10 @@ class Planner:
     ):
         self.model, self.objective, self.library = model, objective, tuple(library)
         kind = kind_of(model, settings.kind)
-        self.kind, self.settings = kind or NOTHING, with_defaults(settings, kind)
+        self.kind, self.settings = kind or NOTHING, with_defaults(settings, kind, model)
         if kind and settings.kind == AUTO_KIND:
             logger.info("kind %s: %s (--kind takes another)", kind.name, kind.about)
-        self.scope = self.settings.scope or DEFAULT_SCOPE
+        self.scope = self.settings.scope or model.exact_scope
         self.known = model.known_prompts if settings.known else []
         self.trial = Trial(model, self.kind, self.settings.seed)
         self.questions = Questions(model, self.kind, self.settings.seed)

@@ -231,7 +231,7 @@ class Trial:
         )
 
     def _length(self, text: str) -> int:
-        return self.model.token_count(text, self.model.streams[0])
+        return self.model.token_count(text)
 
     def _noise(self, count: int) -> torch.Tensor:
         """Return ``(count, c, h, w)`` of standard normal noise."""

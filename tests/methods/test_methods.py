@@ -114,9 +114,9 @@ def test_uce_is_its_closed_form(tiny, quick):
     settings = dataclasses.replace(quick, keep=("a cat",), known=False)
     increment = erase(tiny, concept, settings, method="uce")
 
-    pair = aligned(tiny, "a church by Noto", "a church", "tokens")
+    (pair,) = aligned(tiny, "a church by Noto", "a church", "tokens")
     c, g = (rows.double().numpy() for rows in pair)
-    p = aligned(tiny, "a cat", "", "tokens")[0].double().numpy()
+    p = aligned(tiny, "a cat", "", "tokens")[0][0].double().numpy()
     width = c.shape[1]
     right = RIDGE * np.eye(width) + c.T @ c + p.T @ p
     here = tiny.parameters()
@@ -129,9 +129,9 @@ def test_uce_is_its_closed_form(tiny, quick):
 
 def test_uces_tokens_are_the_sentences_from_the_last_word_on(tiny):
     sentence, context = "a church by Noto", "a church"
-    with_it, without = aligned(tiny, sentence, context, "tokens")
-    everything = [tiny.tokens([prompt]) for prompt in (sentence, context)]
-    lengths = [tiny.token_count(prompt, "tokens") for prompt in (sentence, context)]
+    ((with_it, without),) = aligned(tiny, sentence, context, "tokens")
+    everything = [tiny.tokens([prompt], "tokens") for prompt in (sentence, context)]
+    lengths = [tiny.token_count(prompt) for prompt in (sentence, context)]
     for rows, tokens, length in zip((with_it, without), everything, lengths, strict=True):
         start = length - 2  # begin and end are counted; the last word is before the end
         assert torch.equal(rows, tokens[start : start + len(rows)])

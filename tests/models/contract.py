@@ -44,10 +44,10 @@ def recorded(modules):
             handle.remove()
 
 
-def noise_of(model: Model, output: torch.Tensor, x_t: torch.Tensor, t: int) -> torch.Tensor:
-    """The noise that a pipeline's own prediction means, by its scheduler's formula."""
+def prediction_of(model: Model, output: torch.Tensor, x_t: torch.Tensor, t: float) -> torch.Tensor:
+    """The noise that a pipeline's own prediction means, by its scheduler's formula; or a flow."""
     config = model.pipeline.scheduler.config
-    if config.prediction_type == "epsilon":
+    if config.get("prediction_type", "epsilon") == "epsilon":
         return output
     root = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, 1000)
     signal = torch.cumprod(1 - root**2, 0)[int(t)]
@@ -56,6 +56,19 @@ def noise_of(model: Model, output: torch.Tensor, x_t: torch.Tensor, t: int) -> t
 
 
 class ModelContract:
+    @staticmethod
+    def seen(model, args, kwargs, output):
+        """Return latents, time ``(1,)`` and output of a pipeline's call of its denoiser."""
+        x_t, t = args
+        return x_t, t.reshape(1), output
+
+    @staticmethod
+    def scheduler(model, steps: int):
+        """Return the scheduler whose steps the sampler is to take."""
+        scheduler = DDIMScheduler.from_config(model.pipeline.scheduler.config)
+        scheduler.set_timesteps(steps)
+        return scheduler
+
     @pytest.fixture
     def conditioning(self, model) -> Conditioning:
         return model.encode(PROMPTS)
@@ -63,11 +76,13 @@ class ModelContract:
     # Encoding.
 
     def test_the_embeddings_are_those_of_its_pipeline(self, model):
-        theirs = model.pipeline_inputs(PROMPTS, guided=False)["prompt_embeds"]
-        torch.testing.assert_close(model.encode(PROMPTS)["tokens"], theirs)
-        for prompt in PROMPTS:  # alone, and in a batch
-            ours = model.encode([prompt])["tokens"]
-            torch.testing.assert_close(ours[0], theirs[PROMPTS.index(prompt)])
+        theirs = model.pipeline_inputs(PROMPTS, guided=False)
+        for stream in model.encode(PROMPTS):
+            name = {"tokens": "prompt_embeds", "pooled": "pooled_prompt_embeds"}[stream]
+            torch.testing.assert_close(model.encode(PROMPTS)[stream], theirs[name])
+            for prompt in PROMPTS:  # alone, and in a batch
+                ours = model.encode([prompt])[stream]
+                torch.testing.assert_close(ours[0], theirs[name][PROMPTS.index(prompt)])
 
     def test_a_prompt_is_encoded_once(self, model):
         model.encode(PROMPTS)
@@ -99,10 +114,18 @@ class ModelContract:
         for stream in model.streams:
             everything = model.tokens(["a church"], stream)
             own = model.own_tokens(["a church"], stream)
-            assert 0 < len(own) < len(everything)
+            assert 0 < len(own) <= len(everything)
+            assert (len(own) == 1) is (stream == "pooled")
             for row in own:
                 assert (everything == row).all(dim=1).any()
-            assert model.token_count("a church", stream) == len(own) + 1  # the begin token
+
+    def test_spans_are_all_tokens_in_their_order(self, model):
+        for stream in model.streams:
+            spans = model.spans("a church", stream)
+            everything = model.tokens(["a church"], stream)
+            assert torch.equal(torch.cat([rows for rows, _ in spans]), everything)
+            counts = [reader.count("a church") for reader in model.text.readers]
+            assert all(count in counts or stream == "pooled" for _, count in spans)
 
     # Predicting.
 
@@ -117,10 +140,11 @@ class ModelContract:
                 output_type="latent",
             )
         assert len(calls[denoiser]) >= 4
-        for (x_t, t), _, output in calls[denoiser]:
+        for args, kwargs, output in calls[denoiser]:
+            x_t, t, output = self.seen(model, args, kwargs, output[0])
             with torch.no_grad():
-                ours = model.predict(x_t, t.reshape(1), model.encode(PROMPTS[:1]))
-            theirs = noise_of(model, output[0], x_t, int(t))
+                ours = model.predict(x_t, t, model.encode(PROMPTS[:1]))
+            theirs = prediction_of(model, output, x_t, t)
             torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
     def test_other_weights_are_for_one_call_and_take_gradients(self, model, conditioning):
@@ -166,6 +190,30 @@ class ModelContract:
             ]
             assert torch.equal(*made)
 
+    def test_another_prompt_takes_the_place_of_the_empty_one(self, model):
+        options = {"num_inference_steps": 2, "output_type": "latent", "guidance_scale": 3.0}
+
+        def made(prompt, **given):
+            generator = torch.Generator().manual_seed(0)
+            return model.pipeline(prompt, **options, **given, generator=generator).images
+
+        if not model.guided:
+            for act in (lambda: model.unconditional("a cat"), lambda: model.adjusted(None)):
+                with pytest.raises(ValueError, match="without classifier-free guidance"):
+                    act()
+            return
+
+        plain = made(PROMPTS[:1])
+        with model.unconditional("a cat"):
+            ours = made(PROMPTS[:1])
+        torch.testing.assert_close(ours, made(PROMPTS[:1], negative_prompt=["a cat"]))
+        assert not torch.allclose(ours, plain)
+        with model.adjusted(lambda null, asked, predict, first: asked):
+            assert torch.equal(made(PROMPTS[:1]), plain)
+        with model.adjusted(lambda null, asked, predict, first: predict("a cat")):
+            torch.testing.assert_close(made(PROMPTS[:1]), made(["a cat"]))
+        assert torch.equal(made(PROMPTS[:1]), plain)
+
     def test_guidance_is_classifier_free(self, model):
         eps_concept, eps_null = latents(model, 2), latents(model, 2, seed=1)
         guided = model.guide(eps_concept, eps_null, 3.0)
@@ -205,8 +253,14 @@ class ModelContract:
         for name, layer in layers.items():
             outputs = [output for _, _, output in calls[layer]]
             blind_to_latents = torch.equal(outputs[0], outputs[1])
-            if blind_to_latents and not torch.equal(outputs[0], outputs[2]):
-                found.add(name)
+            if not blind_to_latents or torch.equal(outputs[0], outputs[2]):
+                continue
+            # And what it reads is what the text towers say, with nothing done to it or beside it.
+            ((seen, *_), _, _), *_ = calls[layer]
+            for stream in model.streams:
+                tokens = model.tokens(["a church"], stream)
+                if seen.shape[-1] == tokens.shape[1] and torch.equal(seen.flatten(0, -2), tokens):
+                    found.add(name)
         assert found == set(model.readers)
 
     def test_readers_see_their_streams_tokens(self, model):
@@ -263,12 +317,11 @@ class ModelContract:
 
     # Sampling.
 
-    def test_the_sampler_is_ddim(self, model):
-        ours, theirs = model.sampler(5), DDIMScheduler.from_config(model.pipeline.scheduler.config)
-        theirs.set_timesteps(5)
+    def test_the_sampler_is_its_schedulers(self, model):
+        ours, theirs = model.sampler(5), self.scheduler(model, 5)
         assert ours.timesteps.tolist() == theirs.timesteps.tolist()
         noise = latents(model, 2)
-        x_ours, x_theirs = ours.start(noise), noise * theirs.init_noise_sigma
+        x_ours = x_theirs = ours.start(noise)
         for index, timestep in enumerate(theirs.timesteps):
             prediction = latents(model, 2, seed=index + 1)
             x_ours = ours.step(prediction, index, x_ours)

@@ -74,8 +74,8 @@ def test_a_pickled_checkpoint_is_not_loaded(tmp_path):
 
 
 def test_a_family_that_is_not_known(tmp_path):
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(ValueError, match="is a FluxPipeline, which is not supported"):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "WanPipeline"}))
+    with pytest.raises(ValueError, match="is a WanPipeline, which is not supported"):
         load_base(tmp_path)
 
 

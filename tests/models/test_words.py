@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from multierase.errors import ConceptRefused
-from multierase.models.text import TextEncoder, whole_word_of
+from multierase.models.text import PromptReader, Text, whole_word_of
 
 LONGEST = 16  # tokens that the embedded base's tokenizer allows, begin and end included
 
@@ -32,7 +32,7 @@ class Embedding(nn.Module):
         return self.table
 
 
-def encoder_of(tokens: list[str], embedded: int | None = None) -> TextEncoder:
+def encoder_of(tokens: list[str], embedded: int | None = None) -> Text:
     """A WordPiece tokenizer of these tokens beside its special ones, all as far apart."""
     vocabulary = {token: place for place, token in enumerate(["[UNK]", "[CLS]", "[SEP]", *tokens])}
     whole = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
@@ -44,11 +44,11 @@ def encoder_of(tokens: list[str], embedded: int | None = None) -> TextEncoder:
         tokenizer_object=whole, unk_token="[UNK]", model_max_length=LONGEST
     )
 
-    return TextEncoder(tokenizer, Embedding(embedded or len(vocabulary)))
+    return Text([PromptReader(tokenizer)], Embedding(embedded or len(vocabulary)), dict, {})
 
 
-def token_count(encoder: TextEncoder, text: str) -> int:
-    return len(encoder.tokenizer.tokenize(text))
+def token_count(encoder: Text, text: str) -> int:
+    return len(encoder.readers[0].tokenizer.tokenize(text))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_token_that_was_never_trained_is_no_word(tiny):
     unused = tiny.pipeline.tokenizer.convert_tokens_to_ids(["church</w>", "cow</w>"])
     table[unused[0]] = table.mean(0)
     table[unused[1]] = table.mean(0) + 0.3 * (table[unused[1]] - table.mean(0))
-    again = TextEncoder(tiny.pipeline.tokenizer, tiny.pipeline.text_encoder)
+    again = Text(tiny.text.readers, tiny.pipeline.text_encoder, dict, {})
     assert again.words == [word for word in before if word not in ("church", "cow")]
 
 
@@ -150,7 +150,7 @@ def test_an_unknown_word_of_another_tokenizer_is_not_read_whole():
 def test_a_made_up_name_has_the_number_of_tokens_that_is_asked_for(emoji, count):
     generator = random.Random(0)
     names = [emoji.name_of_tokens(count, generator) for _ in range(5)]
-    assert [emoji.token_count(name, "tokens") - 2 for name in names] == [count] * 5
+    assert [emoji.token_count(name) - 2 for name in names] == [count] * 5
     assert all(name.isalpha() and emoji.reads_whole(name) for name in names)
     assert len(set(names)) == 5
     assert names[0] == emoji.name_of_tokens(count, random.Random(0))
@@ -174,8 +174,9 @@ def test_a_tokenizer_without_whole_words_makes_up_no_names():
 
 
 def test_a_copy_of_the_tokenizer_with_another_limit_reads_less(tiny):
-    tiny.text.tokenizer = copy.deepcopy(tiny.text.tokenizer)  # the fixture's is shared
+    (reader,) = tiny.text.readers
+    reader.tokenizer = copy.deepcopy(reader.tokenizer)  # the fixture's is shared
     assert tiny.reads_whole("a church by Noto")
-    tiny.text.tokenizer.model_max_length = 5
+    reader.tokenizer.model_max_length = 5
     assert tiny.reads_whole("a church by") is True
     assert tiny.reads_whole("a church by Noto") is False

@@ -205,8 +205,9 @@ def test_a_form_that_never_settles_ends_too(tiny, monkeypatch):
 
 
 def test_a_tokenizer_that_cuts_everything_off_ends(tiny):
-    tiny.text.tokenizer = copy.deepcopy(tiny.text.tokenizer)  # the fixture's is shared
-    tiny.text.tokenizer.model_max_length = 2
+    (reader,) = tiny.text.readers
+    reader.tokenizer = copy.deepcopy(reader.tokenizer)  # the fixture's is shared
+    reader.tokenizer.model_max_length = 2
     found = Dictionary.of(tiny, THINGS, [PHOTO, BESIDE])
     assert (found.count, dict(found.forms)) == (0, {})
 

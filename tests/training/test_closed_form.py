@@ -36,7 +36,8 @@ def moved_tokens(model, plan, degree):
     found = plan.directions[STREAM]
     matrix = start(model, plan.concept, STREAM, found, degree).double()
     for prompt, context in zip(plan.concept.prompts, plan.concept.contexts, strict=True):
-        own, without = (tokens.double() for tokens in aligned(model, prompt, context, STREAM))
+        ((own, without),) = aligned(model, prompt, context, STREAM)
+        own, without = own.double(), without.double()
         yield own, without, own + own @ found.basis.double() @ matrix.T
 
 
@@ -64,7 +65,8 @@ def test_it_is_the_ridge_regression(tiny, settings):
     found = plan.directions[STREAM]
     rows, wanted = [], []
     for prompt, context in zip(plan.concept.prompts, plan.concept.contexts, strict=True):
-        own, without = (tokens.double() for tokens in aligned(tiny, prompt, context, STREAM))
+        ((own, without),) = aligned(tiny, prompt, context, STREAM)
+        own, without = own.double(), without.double()
         rows.append(own @ found.basis.double())
         wanted.append(-2 * (own - without))
     rows, wanted = torch.cat(rows), torch.cat(wanted)
@@ -85,7 +87,7 @@ def test_an_anchor_takes_the_contexts_place(emoji, settings, sentences, monkeypa
     plan = plan_of(emoji, anchored, replace(settings, tolerance=1e-4))
     nearer = []
     for prompt, (own, _, now) in zip(anchored.prompts, moved_tokens(emoji, plan, 0.0), strict=True):
-        _, instead = aligned(emoji, prompt, anchored.anchor, STREAM)
+        ((_, instead),) = aligned(emoji, prompt, anchored.anchor, STREAM)
         count = min(len(own), len(instead))
         before = (own[:count] - instead[:count]).norm()
         nearer.append(((now[:count] - instead[:count]).norm() / before).item())
@@ -95,7 +97,7 @@ def test_an_anchor_takes_the_contexts_place(emoji, settings, sentences, monkeypa
 def test_a_concepts_tokens_begin_where_its_context_ends(emoji, sentences):
     """And they hold the padding, which goes on about the sentence."""
     one = replace(sentences, prompts=sentences.prompts[:1], contexts=sentences.contexts[:1])
-    before = emoji.token_count("a cat", STREAM) - 1  # begin, a, cat
+    before = emoji.token_count("a cat") - 1  # begin, a, cat
     whole = emoji.tokens(["a cat by Noto"], STREAM)
     assert torch.equal(concept_tokens(emoji, one, STREAM), whole[before:])
     bare = concept_tokens(emoji, Concept("Noto"), STREAM)

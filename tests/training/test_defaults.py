@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from compositions import twin_of
+from families import tiny_model
 from trained import erasure_of, plan_of
 
 from multierase import EraseSettings, Workspace, erase
@@ -88,15 +89,30 @@ UNSAFE = load_kind("unsafe")  # its eta is 1, and its scope esd-u
         ({"kind": "my/unsafe.yaml"}, UNSAFE, ("my/unsafe.yaml", "esd-u", 1.0, -1 / 3)),
     ],
 )
-def test_what_a_kind_fills_in(given, kind, filled):
-    settings = with_defaults(EraseSettings(**{"stop_at": -1.0, "stop_on": "degree", **given}), kind)
+def test_what_a_kind_fills_in(tiny, given, kind, filled):
+    open_ones = EraseSettings(**{"stop_at": -1.0, "stop_on": "degree", **given})
+    settings = with_defaults(open_ones, kind, tiny)
     assert (settings.kind, settings.scope, settings.eta, settings.stop_at) == filled
-    assert with_defaults(settings, kind) == settings  # nothing is open any more
+    assert with_defaults(settings, kind, tiny) == settings  # nothing is open any more
 
 
-def test_nothing_else_is_filled_in():
+@pytest.mark.parametrize(
+    ("kind", "scope"),
+    [(None, "text-input"), (UNSAFE, "full"), (load_kind("artist"), "text-input")],
+    ids=["none", "unsafe", "artist"],
+)
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_a_family_without_a_kinds_scope_takes_its_own(tokenizer, family, kind, scope):
+    model = tiny_model(family, tokenizer)
+    assert with_defaults(EraseSettings(), kind, model).scope == scope
+    asked = with_defaults(EraseSettings(scope="esd-u"), kind, model)
+    with pytest.raises(ValueError, match="unknown scope 'esd-u'"):
+        model.scope_parameters(asked.scope)
+
+
+def test_nothing_else_is_filled_in(tiny):
     given = EraseSettings(steps=7, keep=("a cat",), seed=3)
-    filled = with_defaults(given, UNSAFE)
+    filled = with_defaults(given, UNSAFE, tiny)
     changed = {"kind", "scope", "eta", "stop_at"}
     for field in dataclasses.fields(EraseSettings):
         same = getattr(filled, field.name) == getattr(given, field.name)

@@ -95,7 +95,7 @@ def test_forms_are_the_best_first(tracked):
 @torch.no_grad()
 def test_ratios_are_of_how_far_a_name_moves_the_prediction(emoji, tracked):
     """Names of as many tokens are set against the same made-up ones."""
-    assert emoji.token_count("Noto", "tokens") == emoji.token_count("Firefox", "tokens")
+    assert emoji.token_count("Noto") == emoji.token_count("Firefox")
     for form in (*STYLES, "{name} art"):
         noto, firefox = (moved(emoji, tracked.trial, form, name) for name in ("Noto", "Firefox"))
         ratios = tracked.noto.ratios[form], tracked.firefox.ratios[form]

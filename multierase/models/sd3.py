@@ -1,0 +1,85 @@
+"""Stable Diffusion 3: a joint-attention transformer, two CLIP towers, and T5 if it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import StableDiffusion3Pipeline
+
+from multierase.models.conditioning import Conditioning
+from multierase.models.flow import FlowModel
+from multierase.models.text import PromptReader, Text
+
+T5_LENGTH = 256  # tokens, the pipeline's default
+
+
+class StableDiffusion3(FlowModel):
+    """Stable Diffusion 3 or 3.5, with T5 or without.
+
+    CLIP's tokens come first, then T5's; without T5 its rows are 0. Two linear layers alone read
+    text that nothing else was mixed into: the tokens' embedder, and the pooled vector's first.
+
+    Args:
+        pipeline: it is used as it is, with its weights frozen.
+        name: what it was loaded from.
+        t5_length: tokens of a prompt that T5 reads.
+    """
+
+    family = "stable-diffusion-3"
+    streams = ("tokens", "pooled")
+
+    def __init__(self, pipeline: StableDiffusion3Pipeline, name: str, t5_length: int = T5_LENGTH):
+        super().__init__(pipeline, name, {"transformer": pipeline.transformer})
+        self._t5_length = t5_length
+        clip = pipeline.tokenizer_max_length
+        readers = [PromptReader(pipeline.tokenizer), PromptReader(pipeline.tokenizer_2)]
+        rows = {0: slice(None)}
+        if pipeline.text_encoder_3 is not None:
+            readers.append(PromptReader(pipeline.tokenizer_3, t5_length))
+            rows = {0: slice(clip), 2: slice(clip, None)}
+        self.text = Text(readers, pipeline.text_encoder, self._encode, {"tokens": rows})
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        config = self._denoiser.config
+
+        return config.in_channels, config.sample_size, config.sample_size
+
+    def pipeline_inputs(self, prompts: Sequence[str], guided: bool) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            encoded = self.pipeline.encode_prompt(
+                list(prompts),
+                None,
+                None,
+                self.device,
+                1,
+                guided,
+                max_sequence_length=self._t5_length,
+            )
+        names = (
+            "prompt_embeds",
+            "negative_prompt_embeds",
+            "pooled_prompt_embeds",
+            "negative_pooled_prompt_embeds",
+        )
+
+        found = zip(names, encoded, strict=True)
+        return {name: tensor for name, tensor in found if tensor is not None}
+
+    def _encode(self, prompts: list[str]) -> dict[str, torch.Tensor]:
+        inputs = self.pipeline_inputs(prompts, guided=False)
+
+        return {"tokens": inputs["prompt_embeds"], "pooled": inputs["pooled_prompt_embeds"]}
+
+    def _arguments(
+        self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning
+    ) -> dict[str, Any]:
+        return {"hidden_states": x_t, "timestep": t, **self._text_arguments(conditioning)}
+
+    def _text_arguments(self, conditioning: Conditioning) -> dict[str, Any]:
+        return {
+            "encoder_hidden_states": conditioning["tokens"],
+            "pooled_projections": conditioning["pooled"],
+        }

@@ -1,0 +1,197 @@
+"""Tiny pipelines of every family: the real classes and layouts, random weights, small widths."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+from multierase import Model, from_pipeline
+from multierase.emoji import STUDIOS, SUBJECTS
+
+SIDE = 8  # latents
+
+
+def tiny_sdxl(tokenizer: CLIPTokenizer, *, v_prediction: bool = False) -> StableDiffusionXLPipeline:
+    """Make Stable Diffusion XL."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=SIDE,
+        block_out_channels=(32, 64, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 2),
+        attention_head_dim=(2, 4, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 24,
+        cross_attention_dim=32 + 48,
+        norm_num_groups=16,
+    )
+
+    return StableDiffusionXLPipeline(
+        vae=_vae(),
+        text_encoder=_clip(tokenizer, 32, act="quick_gelu"),
+        text_encoder_2=_clip(tokenizer, 48, pooled=24),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            prediction_type="v_prediction" if v_prediction else "epsilon",
+        ),
+        force_zeros_for_empty_prompt=not v_prediction,
+    )
+
+
+def tiny_sd3(tokenizer: CLIPTokenizer, *, t5: bool = True) -> StableDiffusion3Pipeline:
+    """Make Stable Diffusion 3.5: with T5, or without."""
+    torch.manual_seed(0)
+    transformer = SD3Transformer2DModel(
+        sample_size=SIDE,
+        patch_size=2,
+        in_channels=16,
+        num_layers=3,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=64,
+        caption_projection_dim=32,
+        pooled_projection_dim=16 + 24,
+        pos_embed_max_size=16,
+        dual_attention_layers=(0,),
+        qk_norm="rms_norm",
+    )
+
+    return StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=_vae(channels=16, levels=4),
+        text_encoder=_clip(tokenizer, 24, act="quick_gelu", pooled=16),
+        tokenizer=tokenizer,
+        text_encoder_2=_clip(tokenizer, 40, pooled=24),
+        tokenizer_2=tokenizer,
+        text_encoder_3=_t5(64) if t5 else None,
+        tokenizer_3=t5_tokenizer() if t5 else None,
+    )
+
+
+def tiny_flux(tokenizer: CLIPTokenizer, *, schnell: bool = False) -> FluxPipeline:
+    """Make FLUX.1 dev, whose guidance is an input, or schnell."""
+    torch.manual_seed(0)
+    transformer = FluxTransformer2DModel(
+        in_channels=64,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=64,
+        pooled_projection_dim=32,
+        guidance_embeds=not schnell,
+        axes_dims_rope=(4, 6, 6),
+    )
+    shift = {"shift": 1.0} if schnell else {"shift": 3.0, "use_dynamic_shifting": True}
+    pipeline = FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(**shift),
+        vae=_vae(channels=16, levels=4),
+        text_encoder=_clip(tokenizer, 32, act="quick_gelu"),
+        tokenizer=tokenizer,
+        text_encoder_2=_t5(64),
+        tokenizer_2=t5_tokenizer(),
+        transformer=transformer,
+    )
+    pipeline.default_sample_size = SIDE
+
+    return pipeline
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    """Make a tokenizer of T5's kind: some whole words, and letters."""
+    words = {word for text in (*STUDIOS, *SUBJECTS) for word in text.split()}
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    pieces += [
+        (f"▁{word}", -2.0) for word in sorted({*words, *["a", "by", "in", "the", "style", "of"]})
+    ]
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces += [("▁", -3.0), *((letter, -5.0) for letter in letters + letters.upper() + ".,'")]
+
+    return T5Tokenizer(vocab=pieces, extra_ids=0)
+
+
+def _vae(channels: int = 4, levels: int = 4) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 16, 16)[-levels:],
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        latent_channels=channels,
+        norm_num_groups=4,
+        sample_size=64,
+        shift_factor=0.1 if channels == 16 else None,
+    )
+
+
+def _clip(
+    tokenizer: CLIPTokenizer, width: int, *, act: str = "gelu", pooled: int | None = None
+) -> CLIPTextModel | CLIPTextModelWithProjection:
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=tokenizer.model_max_length,
+        hidden_act=act,
+        projection_dim=pooled or width,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+    return CLIPTextModelWithProjection(config) if pooled else CLIPTextModel(config)
+
+
+def _t5(width: int) -> T5EncoderModel:
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(t5_tokenizer()),
+            d_model=width,
+            d_kv=16,
+            d_ff=64,
+            num_layers=2,
+            num_heads=4,
+            feed_forward_proj="gated-gelu",
+        )
+    )
+
+
+MAKE = {"sdxl": tiny_sdxl, "sd3": tiny_sd3, "flux": tiny_flux}
+LENGTH = 12  # tokens of T5, so that a test takes seconds
+
+
+def tiny_model(name: str, tokenizer: CLIPTokenizer) -> Model:
+    """Make a model of a family."""
+    length = None if name == "sdxl" else LENGTH
+
+    return from_pipeline(MAKE[name](tokenizer), "tiny", t5_length=length)

@@ -1,0 +1,53 @@
+"""Stable Diffusion XL, 3 and FLUX, tiny."""
+
+from __future__ import annotations
+
+import pytest
+from contract import ModelContract
+from diffusers import FluxPipeline
+from families import tiny_flux, tiny_sd3, tiny_sdxl
+
+from multierase import from_pipeline
+
+
+class TestStableDiffusionXL(ModelContract):
+    """With zeros in the empty prompt's place, and v-prediction without."""
+
+    @pytest.fixture(params=[False, True], ids=["epsilon", "v"])
+    def model(self, tokenizer, request):
+        return from_pipeline(tiny_sdxl(tokenizer, v_prediction=request.param), "tiny")
+
+
+class FlowContract(ModelContract):
+    @staticmethod
+    def seen(model, args, kwargs, output):
+        return kwargs["hidden_states"], kwargs["timestep"][:1], output
+
+    @staticmethod
+    def scheduler(model, steps):
+        """The pipeline's own, as its call leaves it."""
+        pipeline = model.pipeline
+        pipeline("a cat", num_inference_steps=steps, output_type="latent", guidance_scale=1.0)
+        pipeline.scheduler._step_index = pipeline.scheduler._begin_index = None
+        return pipeline.scheduler
+
+
+class TestStableDiffusion3(FlowContract):
+    @pytest.fixture(params=[True, False], ids=["t5", "no-t5"])
+    def model(self, tokenizer, request):
+        return from_pipeline(tiny_sd3(tokenizer, t5=request.param), "tiny")
+
+
+class TestFlux(FlowContract):
+    @pytest.fixture(params=[False, True], ids=["dev", "schnell"])
+    def model(self, tokenizer, request):
+        return from_pipeline(tiny_flux(tokenizer, schnell=request.param), "tiny")
+
+    @staticmethod
+    def seen(model, args, kwargs, output):
+        side = model.latent_shape[-1] * model.pipeline.vae_scale_factor
+        x_t, output = (
+            FluxPipeline._unpack_latents(packed, side, side, model.pipeline.vae_scale_factor)
+            for packed in (kwargs["hidden_states"], output)
+        )
+        return x_t, 1000 * kwargs["timestep"][:1], output
