@@ -17,8 +17,9 @@ from multierase.evaluation.suites import Suite
 from multierase.evaluation.weights import read_weights
 from multierase.files import digest_bytes, digest_file, plain
 from multierase.methods import uce
+from multierase.models.guidance import Predict
 from multierase.models.loading import load_base
-from multierase.models.model import Model, Predict
+from multierase.models.model import Model
 from multierase.prompts.concepts import Concept
 from multierase.sampling import SamplingSettings
 

@@ -37,7 +37,7 @@ PIPELINES: dict[str, Callable[..., Model]] = {
 T5_MOST = 512  # tokens, in diffusers' pipelines
 # What only the single files of a family have in their parameters' names.
 MARKS = {
-    "FluxPipeline": "double_blocks.",
+    "FluxPipeline": "double_blocks.0.img_mod.",  # not FLUX.2, which shares its modulation
     "StableDiffusion3Pipeline": "joint_blocks.",
     "StableDiffusionXLPipeline": "conditioner.embedders.1.",
     "StableDiffusionPipeline": "cond_stage_model.",
@@ -188,8 +188,9 @@ def _from_folder(source: str, dtype: torch.dtype, **parts: Any) -> DiffusionPipe
 
 
 def _from_single_file(source: str, dtype: torch.dtype, config: str | None) -> DiffusionPipeline:
-    names = _names_in(Path(source))
-    kind = next((kind for kind, mark in MARKS.items() if any(mark in name for name in names)), None)
+    # All names in one text: a mark is a part of some of them.
+    names = "\n".join(_names_in(Path(source)))
+    kind = next((kind for kind, mark in MARKS.items() if mark in names), None)
     if kind is None:
         raise ValueError(
             f"{source!r} is not the single file of a family that is known: {sorted(MARKS)}"
@@ -201,12 +202,12 @@ def _from_single_file(source: str, dtype: torch.dtype, config: str | None) -> Di
             f"{_class_name(config)}: give the config of the same family"
         )
 
-    if any(mark in name for name in names for mark in TEXT_TOWERS):
+    if any(mark in names for mark in TEXT_TOWERS):
         pipeline = getattr(diffusers, kind)
         return pipeline.from_single_file(source, dtype=dtype, config=config, local_files_only=local)
     # The transformer alone, as it is usual for large models: all else is the config's.
     rest = config or WHOLE[kind]
-    if kind == "FluxPipeline" and not any("guidance_in." in name for name in names):
+    if kind == "FluxPipeline" and "guidance_in." not in names:
         rest = config or SCHNELL
     transformer = TRANSFORMERS[kind].from_single_file(
         source, dtype=dtype, config=rest, subfolder="transformer", local_files_only=local

@@ -6,18 +6,18 @@ import abc
 import contextlib
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from diffusers.models.normalization import RMSNorm
 from torch import nn
-from torch.utils._pytree import tree_map
-from torch.utils.hooks import RemovableHandle
 
 from multierase.errors import suggest
+from multierase.models import guidance
 from multierase.models.conditioning import Conditioning
+from multierase.models.guidance import Adjust
 from multierase.models.scopes import FAMILIES, Family, Scope
 from multierase.models.text import Text
 from multierase.prompts.lists import TaggedPrompt, read_prompts
@@ -205,44 +205,14 @@ class Model(abc.ABC):
     def unconditional(self, prompt: str) -> contextlib.AbstractContextManager[None]:
         """Put ``prompt`` in the empty prompt's place in the pipeline's guidance, for a block."""
         self._require_guidance()
-        negative = self._text_arguments(self.encode([prompt]))
 
-        def instead(denoiser, args, kwargs):
-            def joined(other: torch.Tensor, both: torch.Tensor) -> torch.Tensor:
-                asked = both.chunk(2)[1]
-                return torch.cat([other.to(asked.dtype).expand_as(asked), asked])
-
-            return args, kwargs | _merged(joined, negative, kwargs)
-
-        return hooked(self._denoiser.register_forward_pre_hook(instead, with_kwargs=True))
+        return guidance.unconditional(self._denoiser, self._said(prompt))
 
     def adjusted(self, adjust: Adjust) -> contextlib.AbstractContextManager[None]:
         """Change the pipeline's conditional predictions for a block; see ``Adjust``."""
         self._require_guidance()
-        scheduler, run = self.pipeline.scheduler, None
 
-        def guided(denoiser, args, kwargs, output):
-            nonlocal run
-            null, asked = output[0].chunk(2)
-            # Every call of the pipeline makes timesteps of its own.
-            first, run = run is not scheduler.timesteps, scheduler.timesteps
-
-            def predict(prompt: str) -> torch.Tensor:
-                def half(tensor: Any) -> Any:
-                    both = isinstance(tensor, torch.Tensor) and len(tensor.shape) > 0
-                    return tensor.chunk(2)[1] if both else tensor
-
-                def said(other: torch.Tensor, half: torch.Tensor) -> torch.Tensor:
-                    return other.to(half.dtype).expand_as(half)
-
-                latents, own = tree_map(half, (args, kwargs))
-                own |= _merged(said, self._text_arguments(self.encode([prompt])), own)
-                # Not the module's call, which would come here again.
-                return denoiser.forward(*latents, **own)[0]
-
-            return (torch.cat([null, adjust(null, asked, predict, first)]),)
-
-        return hooked(self._denoiser.register_forward_hook(guided, with_kwargs=True))
+        return guidance.adjusted(self._denoiser, self.pipeline.scheduler, self._said, adjust)
 
     @property
     def device(self) -> torch.device:
@@ -350,6 +320,9 @@ class Model(abc.ABC):
 
         return denoiser
 
+    def _said(self, prompt: str) -> dict[str, Any]:
+        return self._text_arguments(self.encode([prompt]))
+
     def _require_guidance(self) -> None:
         if not self.guided:
             raise ValueError(
@@ -371,36 +344,6 @@ class Model(abc.ABC):
         return names
 
 
-Predict = Callable[[str], torch.Tensor]
-Adjust = Callable[[torch.Tensor, torch.Tensor, Predict, bool], torch.Tensor]
-"""Changes a guided prediction: ``(eps_null, eps_prompt, predict, first) -> eps_prompt``.
-
-``predict(prompt)`` gives the model's prediction for another prompt on the same latents; ``first``
-says that a new run of the pipeline has begun. Predictions are what the checkpoint itself predicts.
-"""
-
-
-@contextlib.contextmanager
-def hooked(handle: RemovableHandle) -> Iterator[None]:
-    """Remove a module's hook at the end of the block."""
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def _rows(tensor: torch.Tensor) -> torch.Tensor:
     """Return tokens ``(b, l, d)``, or vectors ``(b, d)``, one below another, on the CPU."""
     return tensor.flatten(0, -2).cpu()
-
-
-def _merged(function: Callable, one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Combine the tensors of ``one`` with those of the same names in ``other``."""
-    found: dict[str, Any] = {}
-    for name, value in one.items():
-        if isinstance(value, Mapping):
-            found[name] = {**other[name], **_merged(function, value, other[name])}
-        else:
-            found[name] = function(value, other[name])
-
-    return found

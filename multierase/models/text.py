@@ -145,8 +145,11 @@ class Text:
             for place, prompt in enumerate(missing):
                 self._cache[prompt] = {name: rows[place] for name, rows in streams.items()}
 
-        found = [self._cache[prompt] for prompt in prompts]
-        return Conditioning({name: torch.stack([one[name] for one in found]) for name in found[0]})
+        found: dict[str, list[torch.Tensor]] = {}
+        for prompt in prompts:
+            for name, rows in self._cache[prompt].items():
+                found.setdefault(name, []).append(rows)
+        return Conditioning({name: torch.stack(rows) for name, rows in found.items()})
 
     @torch.no_grad()
     def fresh(self, prompts: Sequence[str]) -> Conditioning:

@@ -157,7 +157,7 @@ def test_siblings_end_in_the_provenance_and_move_less(emoji, quick):
     for given in (settings, replace(settings, siblings=())):
         basis = plan_of(emoji, "Noto", given).directions["tokens"].basis
         own, theirs = (
-            (emoji.tokens(list(prompts)) @ basis).norm()
+            (emoji.tokens(list(prompts), "tokens") @ basis).norm()
             for prompts in (["Noto"], settings.siblings)
         )
         moved.append((theirs / own).item())
