@@ -28,6 +28,12 @@ def base() -> list[Option]:
         Option(
             "--dtype", "precision of the base's weights", type=one_of(DTYPES), default="float32"
         ),
+        Option(
+            "--t5_length",
+            "tokens of a prompt that T5 reads, for Stable Diffusion 3 and FLUX; by default as many "
+            "as the pipeline does",
+            type=int | None,
+        ),
     ]
 
 

@@ -94,6 +94,7 @@ def open_workspace(arguments: Namespace, **more: Any) -> Workspace:
         base_config=arguments.base_config,
         device=arguments.device,
         dtype=arguments.dtype,
+        t5_length=arguments.t5_length,
         **more,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -110,7 +111,11 @@ def _opened(
     experiment: Experiment, model: Model | None, eraser: Eraser | None
 ) -> tuple[Model, Workspace | None]:
     """Return the model, and the workspace that erases on it if the method is our increments."""
-    source = {"device": experiment.device, "dtype": experiment.dtype}
+    source: dict[str, Any] = {
+        "device": experiment.device,
+        "dtype": experiment.dtype,
+        "t5_length": experiment.t5_length,
+    }
     if eraser is not None and model is None:
         raise UsageError("an eraser changes a model's weights: give that model, too")
     if eraser is not None or experiment.method != "increments":

@@ -106,7 +106,8 @@ TRANSFORMER = Family(
     },
     reads=_reads_text_first,
     exact_scope="text-input",
-    in_place_of={"esd-x-strict": "text-input", "esd-u": "full", "selfattn": "full"},
+    # All weights of such a transformer are too many to train: 214 GB for FLUX.1.
+    in_place_of={"esd-x-strict": "text-input", "esd-u": "esd-x", "selfattn": "esd-x"},
 )
 
 FAMILIES: dict[str, Family] = {

@@ -98,7 +98,7 @@ def test_what_a_kind_fills_in(tiny, given, kind, filled):
 
 @pytest.mark.parametrize(
     ("kind", "scope"),
-    [(None, "text-input"), (UNSAFE, "full"), (load_kind("artist"), "text-input")],
+    [(None, "text-input"), (UNSAFE, "esd-x"), (load_kind("artist"), "text-input")],
     ids=["none", "unsafe", "artist"],
 )
 @pytest.mark.parametrize("family", ["sd3", "flux"])

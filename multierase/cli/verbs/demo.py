@@ -23,6 +23,7 @@ def run_demo(arguments: Namespace) -> dict:
         device=arguments.device,
         dtype=arguments.dtype,
         config=arguments.base_config,
+        t5_length=arguments.t5_length,
     )
     return {"out": arguments.out} | demo.run_demo(
         model,

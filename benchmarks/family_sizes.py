@@ -1,0 +1,151 @@
+"""How many parameters does each scope change in each family, and what do they take?
+
+    python benchmarks/family_sizes.py --out benchmarks/results/family_sizes.json
+
+From the published configurations alone: the denoisers have no numbers, so this takes seconds. The
+memory is that of weights, increment, gradient and Adam's two moments in training; activations, text
+towers and VAE come on top. Prints a table on stderr and one JSON object on stdout.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
+from harness import Results, parser
+from torch import nn
+
+from multierase.models.flux import Flux
+from multierase.models.model import Model
+from multierase.models.sd3 import StableDiffusion3
+from multierase.models.sdxl import StableDiffusionXL
+from multierase.models.stable_diffusion import StableDiffusion
+
+HALF, WHOLE = 2, 4  # bytes
+COPIES = 4  # of what is trained, in float32: increment, gradient, two moments
+GB = 1e9
+
+Build = Callable[[], nn.Module]
+
+_SD3 = MappingProxyType(
+    {
+        "in_channels": 16,
+        "attention_head_dim": 64,
+        "joint_attention_dim": 4096,
+        "pooled_projection_dim": 2048,
+        "out_channels": 16,
+        "qk_norm": "rms_norm",
+    }
+)
+
+
+def _sd14() -> nn.Module:
+    return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+
+
+def _sdxl() -> nn.Module:
+    return UNet2DConditionModel(
+        sample_size=128,
+        block_out_channels=(320, 640, 1280),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=(5, 10, 20),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+        cross_attention_dim=2048,
+    )
+
+
+def _sd35_medium() -> nn.Module:
+    return SD3Transformer2DModel(
+        **_SD3,
+        sample_size=128,
+        num_layers=24,
+        num_attention_heads=24,
+        caption_projection_dim=1536,
+        pos_embed_max_size=384,
+        dual_attention_layers=tuple(range(13)),
+    )
+
+
+def _sd35_large() -> nn.Module:
+    return SD3Transformer2DModel(
+        **_SD3,
+        sample_size=128,
+        num_layers=38,
+        num_attention_heads=38,
+        caption_projection_dim=2432,
+        pos_embed_max_size=192,
+    )
+
+
+def _flux() -> nn.Module:
+    return FluxTransformer2DModel(guidance_embeds=True)
+
+
+BASES: Mapping[str, tuple[type[Model], Build]] = {
+    "Stable Diffusion 1.4": (StableDiffusion, _sd14),
+    "Stable Diffusion XL": (StableDiffusionXL, _sdxl),
+    "Stable Diffusion 3.5 medium": (StableDiffusion3, _sd35_medium),
+    "Stable Diffusion 3.5 large": (StableDiffusion3, _sd35_large),
+    "FLUX.1 dev": (Flux, _flux),
+}
+
+
+def bare(name: str) -> Model:
+    """Return a model of a base's configuration whose denoiser has no numbers, and nothing else."""
+    family, build = BASES[name]
+    with torch.device("meta"):
+        denoiser = build()
+    component = "unet" if isinstance(denoiser, UNet2DConditionModel) else "transformer"
+
+    # There is no pipeline without text towers and VAE, which are not asked here.
+    model = object.__new__(family)
+    model.components = {component: denoiser}
+    return model
+
+
+def sizes(model: Model) -> dict[str, dict[str, Any]]:
+    """Return by scope the number of its tensors and parameters, and their bytes."""
+    here, found = model.parameters(), {}
+    every = sum(parameter.numel() for parameter in here.values())
+    for scope in model.scopes:
+        names = model.scope_parameters(scope)
+        count = sum(here[name].numel() for name in names)
+        found[scope] = {
+            "tensors": len(names),
+            "parameters": count,
+            "increment_bytes": HALF * count,
+            "training_bytes": HALF * every + COPIES * WHOLE * count,
+        }
+
+    return found
+
+
+def main() -> None:
+    options = parser(__doc__, shards=False)
+    arguments = options.parse_args()
+    results = Results(arguments.out)
+
+    table = {}
+    for name in BASES:
+        table[name] = sizes(bare(name))
+        print(name, file=sys.stderr)
+        for scope, row in table[name].items():
+            line = f"  {scope:14s} {row['tensors']:5d} tensors {row['parameters'] / 1e6:9.1f} M"
+            line += f"   increment {row['increment_bytes'] / GB:6.3f} GB in float16"
+            line += f"   training {row['training_bytes'] / GB:6.1f} GB without activations"
+            print(line, file=sys.stderr)
+
+    results.finish({"benchmark": "family_sizes", "table": table})
+
+
+if __name__ == "__main__":
+    main()
