@@ -118,15 +118,15 @@ class Model(abc.ABC):
         """Encode prompts as the model's own pipeline does; each prompt is encoded once."""
         return self.text(prompts)
 
-    def tokens(self, prompts: Sequence[str], stream: str) -> torch.Tensor:
+    def tokens(self, prompts: Sequence[str], stream: str = "tokens") -> torch.Tensor:
         """Return ``(n, d)``, on the CPU: all that the stream's readers see of these prompts."""
         return _rows(self.text(prompts)[stream])
 
-    def fresh_tokens(self, prompts: Sequence[str], stream: str) -> torch.Tensor:
+    def fresh_tokens(self, prompts: Sequence[str], stream: str = "tokens") -> torch.Tensor:
         """Do as ``tokens``, and remember nothing: for thousands of prompts that are read once."""
         return _rows(self.text.fresh(prompts)[stream])
 
-    def own_tokens(self, prompts: Sequence[str], stream: str) -> torch.Tensor:
+    def own_tokens(self, prompts: Sequence[str], stream: str = "tokens") -> torch.Tensor:
         """Return ``(n, d)``, on the CPU: the prompts' own tokens, neither begin nor padding."""
         return self.text.own_tokens(prompts, stream).cpu()
 
@@ -177,15 +177,28 @@ class Model(abc.ABC):
         x_t = x_t.to(self.dtype)
         arguments = self._arguments(x_t, t, conditioning.to(self.dtype))
         arguments["return_dict"] = False
-        if weights is None:
+        with self.holding(weights or {}):
             output = self._denoiser(**arguments)[0]
-        else:
-            # The student's weights stand in for this one call; the frozen module stays as it is.
-            (component,) = self.components
-            own = {name.removeprefix(f"{component}."): weights[name] for name in weights}
-            output = torch.func.functional_call(self._denoiser, own, (), arguments)[0]
 
         return self._prediction(output, x_t, t)
+
+    @contextlib.contextmanager
+    def holding(self, weights: Weights) -> Iterator[None]:
+        """Let other values take the place of the model's own parameters, for a block.
+
+        A backward pass that computes activations again has to be inside it too.
+        """
+        places: list[tuple[dict[str, Any], str]] = []
+        for name in weights:
+            places.append((self.module_of(name)._parameters, name.rpartition(".")[2]))
+        own = [parameters[leaf] for parameters, leaf in places]
+        try:
+            for (parameters, leaf), weight in zip(places, weights.values(), strict=True):
+                parameters[leaf] = weight
+            yield
+        finally:
+            for (parameters, leaf), before in zip(places, own, strict=True):
+                parameters[leaf] = before
 
     def guide(self, concept: torch.Tensor, null: torch.Tensor, scale: float) -> torch.Tensor:
         """Combine two predictions by classifier-free guidance: ``ε(∅) + scale (ε(c) − ε(∅))``."""

@@ -137,8 +137,8 @@ def predictions(
     """
     model = students[0].model
     if under or not all(student.reads_text_alone for student in students):
-        weights = together(under or students)
-        yield [model.predict(*own, weights) for own in inputs]
+        with model.holding(together(under or students)):
+            yield [model.predict(*own) for own in inputs]
         return
 
     sizes = [len(own[0]) for own in inputs]

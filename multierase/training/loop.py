@@ -91,11 +91,6 @@ def require_one_run(plans: Sequence[Plan], simultaneous: bool) -> None:
             )
 
     exact = all(name in plan.readers for plan in plans for name in plan.parameters)
-    if settings.gradient_checkpointing and (simultaneous or not exact):
-        raise ValueError(
-            "gradient_checkpointing is for scopes that read the text alone and concepts that are "
-            f"not trained simultaneously, given {settings.scope!r}"
-        )
     if len(names) > 1 and not exact and not simultaneous:
         raise ValueError(
             f"scope {settings.scope!r} changes weights that all samples of a batch share: erase "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import diffusers
 import numpy as np
 import pytest
@@ -9,7 +11,14 @@ import torch
 from compositions import assert_bits, snapshot
 from families import LENGTH, MAKE, SIDE, tiny_model
 
-from multierase import EraseSettings, SamplingSettings, Workspace, export_pipeline, load_base
+from multierase import (
+    EraseSettings,
+    SamplingSettings,
+    Workspace,
+    erase,
+    export_pipeline,
+    load_base,
+)
 from multierase.errors import IncrementFileError
 from multierase.generate import generate
 from multierase.training import objectives, trial
@@ -132,3 +141,15 @@ def test_an_increment_of_another_family_is_refused(tokenizer, settings, tmp_path
     ):
         Workspace(tmp_path / "lib", sd3).erase("Noto")
     assert_bits(sd3, base)
+
+
+def test_checkpointing_gives_the_same_increment_in_every_scope(model):
+    quick = EraseSettings(steps=2, trajectories=2, sampler_steps=4, kind="none", stop_at=None)
+    for scope in model.scopes:
+        plain, saving = (
+            erase(model, "Noto", replace(quick, scope=scope, gradient_checkpointing=saving))
+            for saving in (False, True)
+        )
+        assert set(plain.shapes) == set(saving.shapes) == set(model.scope_parameters(scope)), scope
+        for name in plain.shapes:
+            torch.testing.assert_close(saving.dense(name), plain.dense(name), msg=f"{scope} {name}")

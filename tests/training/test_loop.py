@@ -57,12 +57,19 @@ def test_gradient_checkpointing_computes_again_what_it_does_not_keep(tiny, quick
     modules = tiny.pipeline.unet.modules()
     assert not any(getattr(module, "gradient_checkpointing", False) for module in modules)
 
-    for refused, options in (
-        (dataclasses.replace(settings, scope="esd-u"), {}),
-        (settings, {"simultaneous": True}),
-    ):
-        with pytest.raises(ValueError, match="gradient_checkpointing is for scopes that read"):
-            erase_several(tiny, ["Noto", "Twemoji"], refused, **options)
+
+@pytest.mark.parametrize("scope", ["esd-x-strict", "esd-u"])
+def test_gradient_checkpointing_goes_through_the_students_own_weights(tiny, quick, scope):
+    """Every scope, and concepts that are trained under each other's increments."""
+    settings = dataclasses.replace(quick, scope=scope)
+    saving = dataclasses.replace(settings, gradient_checkpointing=True)
+    names = ["Noto", "Twemoji"]
+    kept, again = (
+        erase_several(tiny, names, given, simultaneous=True) for given in (settings, saving)
+    )
+    for one, other in zip(kept, again, strict=True):
+        for name in one.deltas:
+            torch.testing.assert_close(one.dense(name), other.dense(name))
 
 
 def test_memory_is_what_the_model_says(tiny, quick, monkeypatch):
