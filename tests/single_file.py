@@ -1,5 +1,9 @@
-"""Writes a diffusers Stable Diffusion 1.x as one file in the original layout, to be loaded."""
+"""Writes a diffusers pipeline as one file in its family's original layout, to be loaded.
 
+The inverse of what diffusers does in ``single_file_utils``: every parameter has to find its name.
+"""
+
+import torch
 from safetensors.torch import save_file
 
 RESNET = {
@@ -16,6 +20,8 @@ OUTER = {
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
 }
 VAE_NAMES = {
     "mid_block.attentions.0": "mid.attn_1",
@@ -35,15 +41,95 @@ VAE_ATTENTION = {
     "to_out.0": "proj_out",
 }
 
+# Below, the layers of diffusers that are stacked into one original layer stand side by side.
+OPEN_CLIP = {
+    "token_embedding": "embeddings.token_embedding",
+    "ln_final": "final_layer_norm",
+}
+OPEN_CLIP_BLOCK = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.in_proj": "self_attn.q_proj self_attn.k_proj self_attn.v_proj",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+SD3 = {
+    "x_embedder.proj": "pos_embed.proj",
+    "t_embedder.mlp.0": "time_text_embed.timestep_embedder.linear_1",
+    "t_embedder.mlp.2": "time_text_embed.timestep_embedder.linear_2",
+    "y_embedder.mlp.0": "time_text_embed.text_embedder.linear_1",
+    "y_embedder.mlp.2": "time_text_embed.text_embedder.linear_2",
+    "context_embedder": "context_embedder",
+    "final_layer.linear": "proj_out",
+    "final_layer.adaLN_modulation.1": "norm_out.linear",
+}
+SD3_BLOCK = {
+    "x_block.adaLN_modulation.1": "norm1.linear",
+    "x_block.attn.qkv": "attn.to_q attn.to_k attn.to_v",
+    "x_block.attn.ln_q": "attn.norm_q",
+    "x_block.attn.ln_k": "attn.norm_k",
+    "x_block.attn.proj": "attn.to_out.0",
+    "x_block.attn2.qkv": "attn2.to_q attn2.to_k attn2.to_v",
+    "x_block.attn2.ln_q": "attn2.norm_q",
+    "x_block.attn2.ln_k": "attn2.norm_k",
+    "x_block.attn2.proj": "attn2.to_out.0",
+    "x_block.mlp.fc1": "ff.net.0.proj",
+    "x_block.mlp.fc2": "ff.net.2",
+    "context_block.adaLN_modulation.1": "norm1_context.linear",
+    "context_block.attn.qkv": "attn.add_q_proj attn.add_k_proj attn.add_v_proj",
+    "context_block.attn.ln_q": "attn.norm_added_q",
+    "context_block.attn.ln_k": "attn.norm_added_k",
+    "context_block.attn.proj": "attn.to_add_out",
+    "context_block.mlp.fc1": "ff_context.net.0.proj",
+    "context_block.mlp.fc2": "ff_context.net.2",
+}
+FLUX = {
+    "img_in": "x_embedder",
+    "txt_in": "context_embedder",
+    "time_in.in_layer": "time_text_embed.timestep_embedder.linear_1",
+    "time_in.out_layer": "time_text_embed.timestep_embedder.linear_2",
+    "vector_in.in_layer": "time_text_embed.text_embedder.linear_1",
+    "vector_in.out_layer": "time_text_embed.text_embedder.linear_2",
+    "guidance_in.in_layer": "time_text_embed.guidance_embedder.linear_1",
+    "guidance_in.out_layer": "time_text_embed.guidance_embedder.linear_2",
+    "final_layer.linear": "proj_out",
+    "final_layer.adaLN_modulation.1": "norm_out.linear",
+}
+FLUX_DOUBLE = {
+    "img_mod.lin": "norm1.linear",
+    "img_attn.qkv": "attn.to_q attn.to_k attn.to_v",
+    "img_attn.norm.query_norm": "attn.norm_q",
+    "img_attn.norm.key_norm": "attn.norm_k",
+    "img_attn.proj": "attn.to_out.0",
+    "img_mlp.0": "ff.net.0.proj",
+    "img_mlp.2": "ff.net.2",
+    "txt_mod.lin": "norm1_context.linear",
+    "txt_attn.qkv": "attn.add_q_proj attn.add_k_proj attn.add_v_proj",
+    "txt_attn.norm.query_norm": "attn.norm_added_q",
+    "txt_attn.norm.key_norm": "attn.norm_added_k",
+    "txt_attn.proj": "attn.to_add_out",
+    "txt_mlp.0": "ff_context.net.0.proj",
+    "txt_mlp.2": "ff_context.net.2",
+}
+FLUX_SINGLE = {
+    "modulation.lin": "norm.linear",
+    "linear1": "attn.to_q attn.to_k attn.to_v proj_mlp",
+    "norm.query_norm": "attn.norm_q",
+    "norm.key_norm": "attn.norm_k",
+    "linear2": "proj_out",
+}
 
-def unet_prefixes(levels, layers):
+
+def unet_prefixes(unet):
     """Return the original prefixes of diffusers' blocks."""
+    layers = unet.config.layers_per_block
     prefixes = {
         "mid_block.resnets.0.": "middle_block.0.",
         "mid_block.attentions.0.": "middle_block.1.",
         "mid_block.resnets.1.": "middle_block.2.",
     }
-    for level in range(levels):
+    for level in range(len(unet.config.block_out_channels)):
         for layer in range(layers):
             block = (layers + 1) * level + layer + 1
             prefixes[f"down_blocks.{level}.resnets.{layer}."] = f"input_blocks.{block}.0."
@@ -56,7 +142,8 @@ def unet_prefixes(levels, layers):
             prefixes[f"up_blocks.{level}.resnets.{layer}."] = f"output_blocks.{block}.0."
             prefixes[f"up_blocks.{level}.attentions.{layer}."] = f"output_blocks.{block}.1."
 
-        last, place = (layers + 1) * level + layers, 1 if level == 0 else 2
+        last = (layers + 1) * level + layers
+        place = 2 if hasattr(unet.up_blocks[level], "attentions") else 1
         prefixes[f"up_blocks.{level}.upsamplers.0."] = f"output_blocks.{last}.{place}."
 
     return prefixes
@@ -94,20 +181,129 @@ def original_vae_key(key, levels):
     return key
 
 
-def save_single_file(pipeline, path):
-    """Write a pipeline's weights under the names of the original code."""
-    unet, vae = pipeline.unet, pipeline.vae
-    prefixes = unet_prefixes(len(unet.config.block_out_channels), unet.config.layers_per_block)
+def unet_tensors(unet):
+    prefixes = unet_prefixes(unet)
+    return {original_unet_key(key, prefixes): value for key, value in unet.state_dict().items()}
 
+
+def vae_tensors(vae):
     tensors = {}
-    for key, value in unet.state_dict().items():
-        tensors["model.diffusion_model." + original_unet_key(key, prefixes)] = value
     for key, value in vae.state_dict().items():
         original = original_vae_key(key, len(vae.config.block_out_channels))
         is_matrix = "attn_1" in original and value.ndim == 2  # the original has convolutions there
-        tensors["first_stage_model." + original] = value[:, :, None, None] if is_matrix else value
-    for key, value in pipeline.text_encoder.state_dict().items():
-        prefix = "" if key.startswith("text_model.") else "text_model."
-        tensors[f"cond_stage_model.transformer.{prefix}{key}"] = value
+        tensors[original] = value[:, :, None, None] if is_matrix else value
 
-    save_file({key: value.detach().clone().contiguous() for key, value in tensors.items()}, path)
+    return tensors
+
+
+def clip_tensors(text_encoder):
+    """Return a tower under the names of transformers, with the prefix that not all have there."""
+    return {f"text_model.{key}": value for key, value in flat(text_encoder).items()}
+
+
+def open_clip_tensors(text_encoder):
+    state = flat(text_encoder)
+    tensors = take(state, OPEN_CLIP)
+    tensors["positional_embedding"] = state.pop("embeddings.position_embedding.weight")
+    tensors["text_projection"] = state.pop("text_projection.weight").T
+    for index in range(text_encoder.config.num_hidden_layers):
+        block = f"transformer.resblocks.{index}."
+        tensors |= take(state, OPEN_CLIP_BLOCK, f"encoder.layers.{index}.", block)
+        for leaf in ("weight", "bias"):
+            tensors[f"{block}attn.in_proj_{leaf}"] = tensors.pop(f"{block}attn.in_proj.{leaf}")
+
+    return all_taken(tensors, state)
+
+
+def flat(text_encoder):
+    return {key.removeprefix("text_model."): v for key, v in text_encoder.state_dict().items()}
+
+
+def sd3_tensors(transformer):
+    state = transformer.state_dict()
+    tensors = take(state, SD3)
+    tensors["pos_embed"] = state.pop("pos_embed.pos_embed")
+    layers = transformer.config.num_layers
+    for index in range(layers):
+        block = f"joint_blocks.{index}."
+        tensors |= take(state, SD3_BLOCK, f"transformer_blocks.{index}.", block)
+    swap_halves(tensors, "final_layer.adaLN_modulation.1")
+    # Nothing reads the text after the last block, so that its norm is like the final layer's.
+    swap_halves(tensors, f"joint_blocks.{layers - 1}.context_block.adaLN_modulation.1")
+
+    return all_taken(tensors, state)
+
+
+def flux_tensors(transformer):
+    state = transformer.state_dict()
+    tensors = take(state, FLUX)
+    for index in range(transformer.config.num_layers):
+        block = f"double_blocks.{index}."
+        tensors |= take(state, FLUX_DOUBLE, f"transformer_blocks.{index}.", block)
+    for index in range(transformer.config.num_single_layers):
+        block = f"single_blocks.{index}."
+        tensors |= take(state, FLUX_SINGLE, f"single_transformer_blocks.{index}.", block)
+    swap_halves(tensors, "final_layer.adaLN_modulation.1")
+
+    return all_taken(tensors, state)
+
+
+def take(state, table, old="", new=""):
+    """Take layers out of ``state`` under their original names; several become one, stacked."""
+    tensors = {}
+    for theirs, ours in table.items():
+        for leaf in ("weight", "bias"):
+            names = [f"{old}{name}.{leaf}" for name in ours.split()]
+            if names[0] in state:
+                original = "scale" if theirs.endswith(("query_norm", "key_norm")) else leaf
+                tensors[f"{new}{theirs}.{original}"] = torch.cat([state.pop(n) for n in names])
+
+    return tensors
+
+
+def swap_halves(tensors, layer):
+    """Put the shift first: diffusers has the scale first."""
+    for leaf in ("weight", "bias"):
+        scale, shift = tensors[f"{layer}.{leaf}"].chunk(2)
+        tensors[f"{layer}.{leaf}"] = torch.cat([shift, scale])
+
+
+def all_taken(tensors, state):
+    assert not state, f"these have no original name: {sorted(state)}"
+    return tensors
+
+
+def parts_of(pipeline):
+    """Return what is in a single file of the pipeline, by the prefix that it has there."""
+    kind = type(pipeline).__name__
+    if kind == "FluxPipeline":
+        return {"": flux_tensors(pipeline.transformer)}
+    if kind == "StableDiffusion3Pipeline":
+        return {"model.diffusion_model.": sd3_tensors(pipeline.transformer)}
+
+    parts = {
+        "model.diffusion_model.": unet_tensors(pipeline.unet),
+        "first_stage_model.": vae_tensors(pipeline.vae),
+    }
+    first = clip_tensors(pipeline.text_encoder)
+    if kind == "StableDiffusionPipeline":
+        return parts | {"cond_stage_model.transformer.": first}
+
+    second = open_clip_tensors(pipeline.text_encoder_2)
+    return parts | {
+        "conditioner.embedders.0.transformer.": first,
+        "conditioner.embedders.1.model.": second,
+    }
+
+
+def save_single_file(pipeline, path):
+    """Write a pipeline's weights under the names of the original code.
+
+    Of Stable Diffusion 3 and FLUX the transformer alone, as they are usually published.
+    """
+    tensors = {}
+    for prefix, part in parts_of(pipeline).items():
+        for key, value in part.items():
+            tensors[prefix + key] = value.detach().clone().contiguous()
+
+    save_file(tensors, path)

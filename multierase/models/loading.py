@@ -12,11 +12,14 @@ import diffusers
 import torch
 from diffusers import (
     DiffusionPipeline,
+    FluxPipeline,
     FluxTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusionPipeline,
 )
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import T5EncoderModel
 
 from multierase.errors import DeviceError, WeightsFileError
@@ -37,11 +40,12 @@ PIPELINES: dict[str, Callable[..., Model]] = {
 T5_MOST = 512  # tokens, in diffusers' pipelines
 # What only the single files of a family have in their parameters' names.
 MARKS = {
-    "FluxPipeline": "double_blocks.0.img_mod.",  # not FLUX.2, which shares its modulation
+    "FluxPipeline": "double_blocks.0.img_mod.lin.",  # neither FLUX.2's nor HunyuanVideo's
     "StableDiffusion3Pipeline": "joint_blocks.",
     "StableDiffusionXLPipeline": "conditioner.embedders.1.",
     "StableDiffusionPipeline": "cond_stage_model.",
 }
+GUIDANCE = "guidance_in."  # of FLUX.1 dev
 TEXT_TOWERS = ("text_encoders.", "conditioner.", "cond_stage_model.")
 TRANSFORMERS = {
     "FluxPipeline": FluxTransformer2DModel,
@@ -195,24 +199,80 @@ def _from_single_file(source: str, dtype: torch.dtype, config: str | None) -> Di
         raise ValueError(
             f"{source!r} is not the single file of a family that is known: {sorted(MARKS)}"
         )
-    local = config is not None and Path(config).is_dir()
-    if config is not None and local and _class_name(config) != kind:
-        raise ValueError(
-            f"{source!r} is a single file of a {kind}, and config {config!r} is of a "
-            f"{_class_name(config)}: give the config of the same family"
+    if config is not None and _is_path(config):
+        _require_config_of(kind, source, config)
+
+    try:
+        if any(mark in names for mark in TEXT_TOWERS):
+            pipeline = _whole_file(kind, source, dtype, config)
+        else:
+            pipeline = _transformer_file(kind, source, dtype, config, GUIDANCE in names)
+    except WeightsFileError:
+        raise
+    except OSError as error:
+        raise FileNotFoundError(
+            f"cannot load what single file {source!r} needs beside it, give the folder of a "
+            f"pipeline of the same architecture (--base_config): {error}"
+        ) from error
+    except (KeyError, ValueError, RuntimeError, SingleFileComponentError) as error:
+        raise WeightsFileError(
+            f"single file {source!r} is not complete, or not of the same size as its config: "
+            f"{error!r}"
+        ) from error
+    for name, part in pipeline.components.items():
+        _require_numbers(source, name, part)
+
+    return pipeline
+
+
+def _whole_file(
+    kind: str, source: str, dtype: torch.dtype, config: str | None
+) -> DiffusionPipeline:
+    local, pipeline = config is not None and Path(config).is_dir(), getattr(diffusers, kind)
+
+    return pipeline.from_single_file(source, dtype=dtype, config=config, local_files_only=local)
+
+
+def _transformer_file(
+    kind: str, source: str, dtype: torch.dtype, config: str | None, guided: bool
+) -> DiffusionPipeline:
+    """Load a transformer alone, as is usual for large models; all else is the config's."""
+    rest = config or (SCHNELL if kind == FluxPipeline.__name__ and not guided else WHOLE[kind])
+    settings = TRANSFORMERS[kind].load_config(rest, subfolder="transformer")
+    if guided is not settings.get("guidance_embeds", False):
+        raise WeightsFileError(
+            f"of {source!r} and its config {rest!r} one is FLUX.1 dev, whose guidance is an input, "
+            "and the other is schnell: give the config of the same model"
         )
 
-    if any(mark in names for mark in TEXT_TOWERS):
-        pipeline = getattr(diffusers, kind)
-        return pipeline.from_single_file(source, dtype=dtype, config=config, local_files_only=local)
-    # The transformer alone, as it is usual for large models: all else is the config's.
-    rest = config or WHOLE[kind]
-    if kind == "FluxPipeline" and "guidance_in." not in names:
-        rest = config or SCHNELL
+    local = Path(rest).is_dir()
     transformer = TRANSFORMERS[kind].from_single_file(
         source, dtype=dtype, config=rest, subfolder="transformer", local_files_only=local
     )
     return _from_folder(rest, dtype, transformer=transformer)
+
+
+def _require_config_of(kind: str, source: str, config: str) -> None:
+    if not Path(config).is_dir():
+        raise FileNotFoundError(f"no config at {config!r}: give a pipeline's folder or a hub id")
+    other = _class_name(config)
+    if other != kind:
+        raise ValueError(
+            f"{source!r} is a single file of a {kind}, and config {config!r} is of a {other}: give "
+            "the config of the same family"
+        )
+
+
+def _require_numbers(source: str, name: str, part: Any) -> None:
+    """Raise ``WeightsFileError`` if a part of a pipeline has weights that the file did not have."""
+    if not isinstance(part, nn.Module):
+        return
+    lacking = [weight for weight, tensor in part.state_dict().items() if tensor.is_meta]
+    if lacking:
+        raise WeightsFileError(
+            f"single file {source!r} lacks {len(lacking)} weights of the {name}, first "
+            f"{lacking[0]!r}"
+        )
 
 
 def _names_in(path: Path) -> list[str]:

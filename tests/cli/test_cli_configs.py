@@ -8,7 +8,6 @@ import yaml
 
 from multierase.cli.main import parser_of
 from multierase.cli.requests import settings_of
-from multierase.models.scopes import STABLE_DIFFUSION
 from multierase.training.settings import EraseSettings
 
 ROOT = Path(__file__).parents[2]
@@ -36,13 +35,6 @@ def test_its_command_makes_the_settings_that_it_states(path, monkeypatch):
     for key, value in yaml.safe_load(path.read_text()).items():
         stated = getattr(settings, key) if hasattr(settings, key) else arguments[key]
         assert (list(stated) if isinstance(stated, tuple) else stated) == value, key
-
-
-def test_the_readmes_table_of_scopes_is_the_codes():
-    readme = (ROOT / "README.md").read_text()
-    table = readme.split("<!-- scopes -->")[1].split("<!-- end -->")[0]
-    rows = [f"| `{name}` | {scope.about} |" for name, scope in STABLE_DIFFUSION.scopes.items()]
-    assert table.strip().splitlines() == ["| scope | what it touches |", "|---|---|", *rows]
 
 
 def test_there_are_configurations():

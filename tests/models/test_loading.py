@@ -9,11 +9,41 @@ from importlib import resources
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
+from families import LENGTH, MAKE, tiny_flux
+from safetensors.torch import load_file, save_file
 from single_file import save_single_file
+from torch import nn
+from transformers import CLIPTokenizer
 
-from multierase import load_base
+from multierase import from_pipeline, load_base
 from multierase.errors import DeviceError, WeightsFileError
+
+FLUX_WIDTH = 3072
+SINGLE_FILES = ["sdxl", "sd3", "flux-dev", "flux-schnell"]
+
+
+def made(name: str, tokenizer: CLIPTokenizer) -> DiffusionPipeline:
+    if name.startswith("flux"):
+        return tiny_flux(tokenizer, schnell=name == "flux-schnell")
+    return MAKE[name](tokenizer)
+
+
+def assert_same_bits(ours: nn.Module, theirs: nn.Module) -> None:
+    values, expected = ours.state_dict(), theirs.state_dict()
+    assert values.keys() == expected.keys()
+    for name, value in values.items():
+        assert torch.equal(value, expected[name]), name
+
+
+@pytest.fixture
+def flux_is_tiny(monkeypatch) -> None:
+    """Let diffusers read FLUX's single files of a tiny width: it has the real one as a constant."""
+    convert, width = convert_flux_transformer_checkpoint_to_diffusers, 32
+    code = convert.__code__
+    constants = tuple(width if value == FLUX_WIDTH else value for value in code.co_consts)
+    monkeypatch.setattr(convert, "__code__", code.replace(co_consts=constants))
 
 
 def test_emoji_is_an_ordinary_diffusers_folder(emoji):
@@ -32,13 +62,88 @@ def test_a_single_file_is_the_same_base_as_its_folder(tiny, tmp_path):
     save_single_file(pipeline, tmp_path / "sd.safetensors")
     folder = str(tmp_path / "folder")
     model = load_base(tmp_path / "sd.safetensors", config=folder, device="cpu")
-    for ours, theirs in ((model.pipeline.unet, pipeline.unet), (model.pipeline.vae, pipeline.vae)):
-        expected = theirs.state_dict()
-        for name, value in ours.state_dict().items():
-            assert torch.equal(value, expected[name]), name
+    assert_same_bits(model.pipeline.unet, pipeline.unet)
+    assert_same_bits(model.pipeline.vae, pipeline.vae)
     torch.testing.assert_close(
         model.encode(["a church"])["tokens"], tiny.encode(["a church"])["tokens"]
     )
+
+
+@pytest.mark.usefixtures("flux_is_tiny")
+@pytest.mark.parametrize("name", SINGLE_FILES)
+def test_a_single_file_of_every_family_is_the_same_base_as_its_folder(name, tokenizer, tmp_path):
+    pipeline, length = made(name, tokenizer), None if name == "sdxl" else LENGTH
+    folder, file = str(tmp_path / "folder"), tmp_path / "base.safetensors"
+    pipeline.save_pretrained(folder)
+    save_single_file(pipeline, file)
+    expected = from_pipeline(pipeline, "tiny", t5_length=length)
+    model = load_base(file, config=folder, device="cpu", t5_length=length)
+
+    for part, module in pipeline.components.items():
+        if isinstance(module, nn.Module):
+            assert_same_bits(getattr(model.pipeline, part), module)
+    ours, theirs = model.encode(["a church"]), expected.encode(["a church"])
+    assert set(ours) == set(theirs)
+    for stream in theirs:
+        torch.testing.assert_close(ours[stream], theirs[stream])
+    x_t = torch.randn(1, *expected.latent_shape, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([500])
+    with torch.no_grad():
+        torch.testing.assert_close(model.predict(x_t, t, ours), expected.predict(x_t, t, theirs))
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("sdxl", "sd3"), ("sd3", "flux-dev"), ("flux-dev", "sdxl"), ("flux-schnell", "sd3")],
+)
+def test_a_single_file_is_not_loaded_with_another_familys_config(name, other, tokenizer, tmp_path):
+    pipeline, stranger = made(name, tokenizer), made(other, tokenizer)
+    stranger.save_pretrained(tmp_path / "folder")
+    save_single_file(pipeline, tmp_path / "base.safetensors")
+    kinds = f"{type(pipeline).__name__}, and config .* is of a {type(stranger).__name__}"
+    with pytest.raises(ValueError, match=f"is a single file of a {kinds}"):
+        load_base(tmp_path / "base.safetensors", config=str(tmp_path / "folder"), device="cpu")
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        "blocks.0.attn.weight",
+        "model.diffusion_model.out.2.weight",
+        "double_blocks.0.img_attn.qkv",
+        "double_blocks.0.img_mod.linear.weight",
+    ],
+    ids=["unknown", "unet-alone", "flux2", "hunyuan"],
+)
+def test_a_single_file_of_no_family_that_is_known(tmp_path, parameter):
+    save_file({parameter: torch.zeros(1)}, tmp_path / "base.safetensors")
+    with pytest.raises(ValueError, match="not the single file of a family that is known"):
+        load_base(tmp_path / "base.safetensors")
+
+
+@pytest.mark.usefixtures("flux_is_tiny")
+@pytest.mark.parametrize(("name", "other"), [("dev", "schnell"), ("schnell", "dev")])
+def test_dev_and_schnell_are_told_apart(name, other, tokenizer, tmp_path):
+    made(f"flux-{other}", tokenizer).save_pretrained(tmp_path / "folder")
+    save_single_file(made(f"flux-{name}", tokenizer), tmp_path / "base.safetensors")
+    with pytest.raises(WeightsFileError, match="one is FLUX.1 dev, whose guidance is an input"):
+        load_base(tmp_path / "base.safetensors", config=str(tmp_path / "folder"), device="cpu")
+
+
+@pytest.mark.usefixtures("flux_is_tiny")
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux-dev"])
+def test_a_single_file_that_lacks_weights(name, tokenizer, tmp_path):
+    pipeline, path = made(name, tokenizer), tmp_path / "base.safetensors"
+    pipeline.save_pretrained(tmp_path / "folder")
+    save_single_file(pipeline, path)
+    weights = load_file(path)
+    lacking = next(key for key in sorted(weights) if "blocks.1." in key and key.endswith("weight"))
+    del weights[lacking]
+    save_file(weights, path)
+    with pytest.raises(WeightsFileError, match=r"is not complete|lacks \d+ weights of the"):
+        load_base(path, config=str(tmp_path / "folder"), device="cpu")
+    with pytest.raises(FileNotFoundError, match="no config at"):
+        load_base(path, config=str(tmp_path / "nowhere"), device="cpu")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

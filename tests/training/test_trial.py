@@ -36,7 +36,7 @@ class Tracked:
         """Try a name; return what is understood, and what it cost by the trial's own count."""
 
         def count(module, args, output):
-            self.latents += len(args[0])
+            self.latents += len(output[0])
 
         handle = self.model.pipeline.unet.register_forward_hook(count)
         try:
