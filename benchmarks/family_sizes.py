@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 from harness import Results, parser
+from sdxl import denoiser as stable_diffusion_xl_unet
 from torch import nn
 
 from multierase.models.flux import Flux
@@ -45,22 +46,6 @@ _SD3 = MappingProxyType(
 
 def _sd14() -> nn.Module:
     return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
-
-
-def _sdxl() -> nn.Module:
-    return UNet2DConditionModel(
-        sample_size=128,
-        block_out_channels=(320, 640, 1280),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2, 10),
-        attention_head_dim=(5, 10, 20),
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=256,
-        projection_class_embeddings_input_dim=2816,
-        cross_attention_dim=2048,
-    )
 
 
 def _sd35_medium() -> nn.Module:
@@ -92,7 +77,7 @@ def _flux() -> nn.Module:
 
 BASES: Mapping[str, tuple[type[Model], Build]] = {
     "Stable Diffusion 1.4": (StableDiffusion, _sd14),
-    "Stable Diffusion XL": (StableDiffusionXL, _sdxl),
+    "Stable Diffusion XL": (StableDiffusionXL, stable_diffusion_xl_unet),
     "Stable Diffusion 3.5 medium": (StableDiffusion3, _sd35_medium),
     "Stable Diffusion 3.5 large": (StableDiffusion3, _sd35_large),
     "FLUX.1 dev": (Flux, _flux),

@@ -17,6 +17,7 @@ SHARED = {
     "peft_adapters",
     "projecting",
     "sd14",
+    "sdxl",
     "seeing",
     "studios",
     "subset_tables",
