@@ -12,13 +12,13 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import pytest
 import torch
 from diffusers import (
-    AutoencoderKL,
     DDIMScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from families import tiny_tower, tiny_vae
+from transformers import CLIPTokenizer
 
 from multierase import EraseSettings, Increment, Model, erase, from_pipeline, load_base
 from multierase.training import defaults
@@ -54,30 +54,9 @@ def tiny_pipeline(
         use_linear_projection=second,
         norm_num_groups=16,
     )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-        norm_num_groups=4,
-        sample_size=64,
-    )
-    text_config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=tokenizer.model_max_length,
-        hidden_act="gelu" if second else "quick_gelu",
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
     return StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=CLIPTextModel(text_config),
+        vae=tiny_vae(),
+        text_encoder=tiny_tower(tokenizer, width, act="gelu" if second else "quick_gelu", layers=2),
         tokenizer=tokenizer,
         unet=unet,
         scheduler=_scheduler(second),

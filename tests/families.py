@@ -50,9 +50,9 @@ def tiny_sdxl(tokenizer: CLIPTokenizer, *, v_prediction: bool = False) -> Stable
     )
 
     return StableDiffusionXLPipeline(
-        vae=_vae(),
-        text_encoder=_clip(tokenizer, 32, act="quick_gelu"),
-        text_encoder_2=_clip(tokenizer, 48, pooled=24),
+        vae=tiny_vae(),
+        text_encoder=tiny_tower(tokenizer, 32, act="quick_gelu"),
+        text_encoder_2=tiny_tower(tokenizer, 48, pooled=24),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=unet,
@@ -88,10 +88,10 @@ def tiny_sd3(tokenizer: CLIPTokenizer, *, t5: bool = True) -> StableDiffusion3Pi
     return StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_vae(channels=16, levels=4),
-        text_encoder=_clip(tokenizer, 24, act="quick_gelu", pooled=16),
+        vae=tiny_vae(16),
+        text_encoder=tiny_tower(tokenizer, 24, act="quick_gelu", pooled=16),
         tokenizer=tokenizer,
-        text_encoder_2=_clip(tokenizer, 40, pooled=24),
+        text_encoder_2=tiny_tower(tokenizer, 40, pooled=24),
         tokenizer_2=tokenizer,
         text_encoder_3=_t5(64) if t5 else None,
         tokenizer_3=t5_tokenizer() if t5 else None,
@@ -115,8 +115,8 @@ def tiny_flux(tokenizer: CLIPTokenizer, *, schnell: bool = False) -> FluxPipelin
     shift = {"shift": 1.0} if schnell else {"shift": 3.0, "use_dynamic_shifting": True}
     pipeline = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(**shift),
-        vae=_vae(channels=16, levels=4),
-        text_encoder=_clip(tokenizer, 32, act="quick_gelu"),
+        vae=tiny_vae(16),
+        text_encoder=tiny_tower(tokenizer, 32, act="quick_gelu"),
         tokenizer=tokenizer,
         text_encoder_2=_t5(64),
         tokenizer_2=t5_tokenizer(),
@@ -140,11 +140,12 @@ def t5_tokenizer() -> T5Tokenizer:
     return T5Tokenizer(vocab=pieces, extra_ids=0)
 
 
-def _vae(channels: int = 4, levels: int = 4) -> AutoencoderKL:
+def tiny_vae(channels: int = 4) -> AutoencoderKL:
+    """Make the VAE of any family, which has eight pixels on a side for each latent."""
     return AutoencoderKL(
-        block_out_channels=(8, 8, 16, 16)[-levels:],
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=(8, 8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
         latent_channels=channels,
         norm_num_groups=4,
         sample_size=64,
@@ -152,14 +153,20 @@ def _vae(channels: int = 4, levels: int = 4) -> AutoencoderKL:
     )
 
 
-def _clip(
-    tokenizer: CLIPTokenizer, width: int, *, act: str = "gelu", pooled: int | None = None
+def tiny_tower(
+    tokenizer: CLIPTokenizer,
+    width: int,
+    *,
+    act: str = "gelu",
+    pooled: int | None = None,
+    layers: int = 3,
 ) -> CLIPTextModel | CLIPTextModelWithProjection:
+    """Make a CLIP text tower, with a pooled vector or without."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
         intermediate_size=64,
-        num_hidden_layers=3,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         max_position_embeddings=tokenizer.model_max_length,
         hidden_act=act,

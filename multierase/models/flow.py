@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
+from multierase.models.conditioning import Conditioning
 from multierase.models.model import Model, Sampler
 from multierase.models.unet import require_steps
 
@@ -30,6 +33,12 @@ class FlowModel(Model):
         scheduler.set_timesteps(steps, device=self.device, sigmas=self._sigmas(steps), **shift)
 
         return Euler(scheduler)
+
+    def _text_arguments(self, conditioning: Conditioning) -> dict[str, Any]:
+        return {
+            "encoder_hidden_states": conditioning["tokens"],
+            "pooled_projections": conditioning["pooled"],
+        }
 
     @property
     def _image_tokens(self) -> int:

@@ -58,11 +58,6 @@ class Flux(FlowModel):
 
         return {"prompt_embeds": tokens, "pooled_prompt_embeds": pooled}
 
-    def _encode(self, prompts: list[str]) -> dict[str, torch.Tensor]:
-        inputs = self.pipeline_inputs(prompts, guided=False)
-
-        return {"tokens": inputs["prompt_embeds"], "pooled": inputs["pooled_prompt_embeds"]}
-
     def _sigmas(self, steps: int) -> list[float]:
         return np.linspace(1.0, 1 / steps, steps).tolist()
 
@@ -85,12 +80,6 @@ class Flux(FlowModel):
             "img_ids": places.to(x_t),
             "txt_ids": x_t.new_zeros(conditioning["tokens"].shape[1], 3),
             **self._text_arguments(conditioning),
-        }
-
-    def _text_arguments(self, conditioning: Conditioning) -> dict[str, Any]:
-        return {
-            "encoder_hidden_states": conditioning["tokens"],
-            "pooled_projections": conditioning["pooled"],
         }
 
     def _prediction(self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:

@@ -78,11 +78,6 @@ class Model(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def latent_shape(self) -> tuple[int, ...]:
-        """The shape ``(c, h, w)`` of one picture's latents."""
-
-    @property
-    @abc.abstractmethod
     def parametrisation(self) -> str:
         """What ``predict`` predicts: ``epsilon``, the noise, or ``flow``, noise minus picture."""
 
@@ -111,6 +106,19 @@ class Model(abc.ABC):
     def _prediction(self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Turn the denoiser's output into the prediction."""
         return output
+
+    def _encode(self, prompts: list[str]) -> dict[str, torch.Tensor]:
+        """Return the streams' tensors of prompts, batch first."""
+        inputs = self.pipeline_inputs(prompts, guided=False)
+
+        return {"tokens": inputs["prompt_embeds"], "pooled": inputs["pooled_prompt_embeds"]}
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape ``(c, h, w)`` of one picture's latents."""
+        config = self._denoiser.config
+
+        return config.in_channels, config.sample_size, config.sample_size
 
     # What every family has in common.
 
@@ -355,6 +363,16 @@ class Model(abc.ABC):
                     names.update(f"{component}.{path}.{name}" for name, _ in own)
 
         return names
+
+
+def named_inputs(encoded: Sequence[torch.Tensor | None]) -> dict[str, torch.Tensor]:
+    """Name what ``encode_prompt`` of Stable Diffusion's pipelines returns; those that are there."""
+    names = ("prompt_embeds", "negative_prompt_embeds")
+    pooled = ("pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+
+    # Stable Diffusion 1 and 2 have no pooled vectors.
+    found = zip((*names, *pooled), encoded, strict=False)
+    return {name: tensor for name, tensor in found if tensor is not None}
 
 
 def _rows(tensor: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from diffusers import StableDiffusion3Pipeline
 
 from multierase.models.conditioning import Conditioning
 from multierase.models.flow import FlowModel
+from multierase.models.model import named_inputs
 from multierase.models.text import PromptReader, Text
 
 T5_LENGTH = 256  # tokens, the pipeline's default
@@ -41,12 +42,6 @@ class StableDiffusion3(FlowModel):
             rows = {0: slice(clip), 2: slice(clip, None)}
         self.text = Text(readers, pipeline.text_encoder, self._encode, {"tokens": rows})
 
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        config = self._denoiser.config
-
-        return config.in_channels, config.sample_size, config.sample_size
-
     def pipeline_inputs(self, prompts: Sequence[str], guided: bool) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             encoded = self.pipeline.encode_prompt(
@@ -58,28 +53,10 @@ class StableDiffusion3(FlowModel):
                 guided,
                 max_sequence_length=self._t5_length,
             )
-        names = (
-            "prompt_embeds",
-            "negative_prompt_embeds",
-            "pooled_prompt_embeds",
-            "negative_pooled_prompt_embeds",
-        )
 
-        found = zip(names, encoded, strict=True)
-        return {name: tensor for name, tensor in found if tensor is not None}
-
-    def _encode(self, prompts: list[str]) -> dict[str, torch.Tensor]:
-        inputs = self.pipeline_inputs(prompts, guided=False)
-
-        return {"tokens": inputs["prompt_embeds"], "pooled": inputs["pooled_prompt_embeds"]}
+        return named_inputs(encoded)
 
     def _arguments(
         self, x_t: torch.Tensor, t: torch.Tensor, conditioning: Conditioning
     ) -> dict[str, Any]:
         return {"hidden_states": x_t, "timestep": t, **self._text_arguments(conditioning)}
-
-    def _text_arguments(self, conditioning: Conditioning) -> dict[str, Any]:
-        return {
-            "encoder_hidden_states": conditioning["tokens"],
-            "pooled_projections": conditioning["pooled"],
-        }

@@ -9,6 +9,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from multierase.models.conditioning import Conditioning
+from multierase.models.model import named_inputs
 from multierase.models.text import PromptReader, Text
 from multierase.models.unet import UNetModel
 
@@ -38,20 +39,8 @@ class StableDiffusionXL(UNetModel):
             encoded = self.pipeline.encode_prompt(
                 list(prompts), device=self.device, do_classifier_free_guidance=guided
             )
-        names = (
-            "prompt_embeds",
-            "negative_prompt_embeds",
-            "pooled_prompt_embeds",
-            "negative_pooled_prompt_embeds",
-        )
 
-        found = zip(names, encoded, strict=True)
-        return {name: tensor for name, tensor in found if tensor is not None}
-
-    def _encode(self, prompts: list[str]) -> dict[str, torch.Tensor]:
-        inputs = self.pipeline_inputs(prompts, guided=False)
-
-        return {"tokens": inputs["prompt_embeds"], "pooled": inputs["pooled_prompt_embeds"]}
+        return named_inputs(encoded)
 
     def _text_arguments(self, conditioning: Conditioning) -> dict[str, Any]:
         return {

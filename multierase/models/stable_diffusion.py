@@ -9,6 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from multierase.models.conditioning import Conditioning
+from multierase.models.model import named_inputs
 from multierase.models.text import PromptReader, Text
 from multierase.models.unet import UNetModel
 
@@ -32,10 +33,9 @@ class StableDiffusion(UNetModel):
     def pipeline_inputs(self, prompts: Sequence[str], guided: bool) -> dict[str, torch.Tensor]:
         # Not through the cache: an eraser may have changed the text tower's own weights.
         with torch.no_grad():
-            prompt, empty = self.pipeline.encode_prompt(list(prompts), self.device, 1, guided)
-        inputs = {"prompt_embeds": prompt, "negative_prompt_embeds": empty}
+            encoded = self.pipeline.encode_prompt(list(prompts), self.device, 1, guided)
 
-        return {name: tensor for name, tensor in inputs.items() if tensor is not None}
+        return named_inputs(encoded)
 
     def _encode(self, prompts: list[str]) -> dict[str, torch.Tensor]:
         tower = self.pipeline.text_encoder

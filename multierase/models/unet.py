@@ -16,12 +16,6 @@ class UNetModel(Model):
 
     parametrisation = "epsilon"
 
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        config = self._denoiser.config
-
-        return config.in_channels, config.sample_size, config.sample_size
-
     def sampler(self, steps: int) -> Sampler:
         scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
         require_steps(steps, scheduler.config.num_train_timesteps)
