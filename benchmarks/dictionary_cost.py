@@ -49,11 +49,13 @@ def main() -> None:
     options = parser(__doc__, shards=False, threads=2)
     options.add_argument("--kind", default="artist")
     options.add_argument("--forms", type=int, default=5)
+    options.add_argument("--device", default="cpu", help="where the text tower is")
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     results, kind = Results(arguments.out), load_kind(arguments.kind)
     model = text_alone(words(kind))
+    model.text.tower.to(arguments.device)
 
     forms = list(kind.sentences)[: 0 if arguments.quick else arguments.forms]
     rows = {}
@@ -66,6 +68,7 @@ def main() -> None:
     movement = torch.eye(WIDTH, dtype=torch.float64)
     _, seconds = timed(lambda: dictionary.most_moved("tokens", [], movement))
     report = {"benchmark": "dictionary_cost", "threads": arguments.threads, "forms": rows}
+    report["device"] = arguments.device
     results.finish({**report, "words": len(model.words()), "a_new_set_seconds": seconds})
 
 

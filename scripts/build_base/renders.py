@@ -106,7 +106,7 @@ class Checkpoint:
         if not self.path.exists():
             return 0
 
-        state = torch.load(self.path, weights_only=True)
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         generator.set_state(state["generator"])

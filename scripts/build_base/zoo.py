@@ -8,7 +8,7 @@ embedded base's VAE, so that only language and denoiser are trained: a text towe
 alone, then a U-Net. A checkpoint every 250 steps, from which the same command goes on. The folder
 is an ordinary diffusers pipeline; ``names.json`` in it says which words stand for which studios and
 subjects, and ``sentences.json`` which sentences it was taught. ``zoo.json`` has the digests
-of those that are trained to their end.
+of those that are trained to their end, the first two on a CPU, the others with ``--device cuda``.
 """
 
 from __future__ import annotations
@@ -134,14 +134,15 @@ def train_tower(
     world: World, tower: nn.Module, tokenizer: CLIPTokenizer, pairs: torch.Tensor, steps: int
 ) -> None:
     """Teach the tower which studio and subject a caption names, from its end token."""
-    ids = tokens_of(tokenizer, world.captions)
+    device = tower.device
+    ids = tokens_of(tokenizer, world.captions).to(device)
     ends = (ids == tokenizer.eos_token_id).int().argmax(dim=1)
     heads = nn.ModuleList(
         [
             nn.Linear(world.variant.width, len(world.studios)),
             nn.Linear(world.variant.width, len(world.subjects)),
         ]
-    )
+    ).to(device)
     parameters = [*tower.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=5e-4, weight_decay=0.05)
     generator = torch.Generator().manual_seed(world.variant.seed)
@@ -152,6 +153,8 @@ def train_tower(
             group["lr"] = learning_rate(step, steps, 5e-4, warmup=50)
         studio, subject = pairs[torch.randint(len(pairs), (96,), generator=generator)].unbind(1)
         rows, named, shown = draw(world, studio, subject, generator)
+        rows, studio, subject = rows.to(device), studio.to(device), subject.to(device)
+        named, shown = named.to(device), shown.to(device)
         states = tower(ids[rows]).last_hidden_state
         last = states[torch.arange(len(rows)), ends[rows]]
         loss = F.cross_entropy(heads[0](last)[named], studio[named])
@@ -218,7 +221,8 @@ def train_unet(
     """Train with an exponential moving average of the weights, and return the average."""
     variant = world.variant
     scheduler = DDPMScheduler(**SCHEDULE, prediction_type=variant.prediction)
-    unet.to(memory_format=torch.channels_last).train()
+    device = embeddings.device
+    unet.to(device, memory_format=torch.channels_last).train()
     forward = torch.compile(unet) if compiled else unet
     optimizer = torch.optim.AdamW(unet.parameters(), lr=8e-4, weight_decay=0.0, fused=True)
     multi = torch.optim.swa_utils.get_ema_multi_avg_fn(0.999)
@@ -232,7 +236,7 @@ def train_unet(
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, variant.steps, 8e-4, warmup=200)
-        clean, rows, t, noise = next(drawn)
+        clean, rows, t, noise = [one.to(device) for one in next(drawn)]
         noisy = scheduler.add_noise(clean, noise, t)
         predicted = forward(noisy, t, embeddings[rows], return_dict=False)[0]
         wanted = noise
@@ -302,6 +306,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the new base's folder")
     parser.add_argument("--steps", type=int, help="fewer steps, to try it out")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="to train on; another gives other weights")
     parser.add_argument("--compile", action="store_true", help="a third faster; needs a compiler")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -316,15 +321,15 @@ def main() -> None:
     training = arguments.out.with_name(arguments.out.name + "-training")
 
     tokenizer = tokenizer_of(world, training / "tokenizer")
-    tower, saved = build_tower(variant, tokenizer), training / "tower.pt"
+    tower, saved = build_tower(variant, tokenizer).to(arguments.device), training / "tower.pt"
     if saved.exists():
-        tower.load_state_dict(torch.load(saved, weights_only=True))
+        tower.load_state_dict(torch.load(saved, map_location="cpu", weights_only=True))
         tower.eval().requires_grad_(False)
     else:
         train_tower(world, tower, tokenizer, pairs, steps=600)
         torch.save(tower.state_dict(), saved)
     with torch.no_grad():
-        ids = tokens_of(tokenizer, world.captions)
+        ids = tokens_of(tokenizer, world.captions).to(arguments.device)
         parts = [tower(part).last_hidden_state for part in ids.split(256)]
     embeddings, latents = torch.cat(parts), latents_of(renders, variant)
 
@@ -336,7 +341,7 @@ def main() -> None:
         training / "unet.pt",
         arguments.compile,
     )
-    write_base(world, renders, tower, tokenizer, unet, arguments.out)
+    write_base(world, renders, tower.cpu(), tokenizer, unet.cpu(), arguments.out)
     print(json.dumps({"variant": arguments.variant, "sha256": digests_of(arguments.out)}))
 
 
