@@ -4,7 +4,8 @@
 
 For each base, and for 1, 3, 6 and 8 erased studios: what remains of them, what the others and the
 subjects keep, what a restored studio gives again, and what an erasure costs. By the defaults, by
-the same without their start, by those before them, by the authors' own settings, and by UCE. The
+the same without their start, by as many steps as unseen sentences ask for, by the defaults before
+them, by the authors' own settings, and by UCE. The
 judge looks at sentences that the base was taught. ``emoji`` is taken without its list of prompts,
 as any other base, and once more with it. A studio that is refused counts as erased, and remains.
 Certificates are compared with the judge: of erased studios the degree with what remains, of the
@@ -86,6 +87,8 @@ OLD = replace(
 # The same without the closed form, and with the prompts of its trajectories alone: more steps, at a
 # rate that suits such steps.
 FROM_THE_BASE = EraseSettings(start_at=None, prompts_per_point=1, steps=70, learning_rate=0.2)
+# As many steps as unseen sentences ask for, twice as many at the most.
+UNTIL_UNSEEN = EraseSettings(stop_on="unseen", stop_at=0.0, steps=80)
 # Steps and rate are those of subsets.py.
 ESD = replace(
     BARE,
@@ -101,6 +104,7 @@ ARMS = {
     "new": Arm(EraseSettings()),
     "new, own list": Arm(EraseSettings(), own_list=True),
     "new, from the base": Arm(FROM_THE_BASE),
+    "new, until unseen": Arm(UNTIL_UNSEEN),
     "old": Arm(OLD, solve="sum"),
     "esd": Arm(ESD, solve="sum"),
     "uce": Arm(BARE, method="uce", solve="sum", seeded=False),

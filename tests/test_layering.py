@@ -15,14 +15,15 @@ ORDER = """
 errors files sampling
 prompts prompts.lists prompts.wording prompts.kind emoji prompts.concepts
 models models.scopes models.conditioning models.text models.guidance models.model models.unet
-models.flow models.stable_diffusion models.sdxl models.sd3 models.flux models.loading models.weights
+models.flow models.stable_diffusion models.sdxl models.sd3 models.flux models.offload models.loading
+models.weights
 increments increments.provenance increments.fingerprint increments.container increments.layout
 increments.header increments.value increments.compression increments.format increments.library
 separation separation.directions separation.cache separation.dictionary separation.keep_list
 separation.solves separation.changes separation.fitting separation.crosstalk
-training training.settings training.defaults training.trajectories training.trial
-training.certificate training.questions training.plan training.objectives training.stopping
-training.examples
+training training.settings training.optimizers training.defaults training.trajectories
+training.trial training.certificate training.questions training.plan training.objectives
+training.stopping training.examples
 training.closed_form training.delta training.erasure training.checkpoint training.loop
 methods methods.fine_tuning methods.esd methods.sepme methods.uce
 composer generate pictures interop interop.pipeline workspace

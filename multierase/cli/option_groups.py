@@ -34,6 +34,11 @@ def base() -> list[Option]:
             "as the pipeline does",
             type=int | None,
         ),
+        Option(
+            "--offload",
+            "keep text towers and VAE on the CPU while they do not compute, for a small GPU",
+            switch=True,
+        ),
     ]
 
 

@@ -25,6 +25,7 @@ from transformers import T5EncoderModel
 from multierase.errors import DeviceError, WeightsFileError
 from multierase.models.flux import Flux
 from multierase.models.model import Model
+from multierase.models.offload import offload
 from multierase.models.sd3 import StableDiffusion3
 from multierase.models.sdxl import StableDiffusionXL
 from multierase.models.stable_diffusion import StableDiffusion
@@ -37,6 +38,7 @@ PIPELINES: dict[str, Callable[..., Model]] = {
     "StableDiffusion3Pipeline": StableDiffusion3,
     "FluxPipeline": Flux,
 }
+DENOISERS = ("unet", "transformer")
 T5_MOST = 512  # tokens, in diffusers' pipelines
 # What only the single files of a family have in their parameters' names.
 MARKS = {
@@ -66,6 +68,7 @@ def load_base(
     dtype: torch.dtype | str = torch.float32,
     config: str | None = None,
     t5_length: int | None = None,
+    offload: bool = False,
 ) -> Model:
     """Load a base model.
 
@@ -79,6 +82,8 @@ def load_base(
             whose configuration and tokenizer are used. By default the file's contents decide which
             one is looked up on the hub.
         t5_length: see ``from_pipeline``.
+        offload: keep text towers and VAE on the CPU while they do not compute; the denoiser stays
+            on the device.
 
     Raises:
         ValueError: for a dtype that is not in the list, an architecture that is not supported, or
@@ -92,11 +97,11 @@ def load_base(
 
     pipeline = _pipeline(source, dtype, config)
     try:
-        pipeline = pipeline.to(device)
+        _place(pipeline, device, offload)
     except torch.OutOfMemoryError as error:
         raise DeviceError(
             f"{source!r} in {_name(dtype)} does not fit into the memory of {device}: try "
-            "--dtype float16, or --device cpu"
+            "--offload, --dtype float16, or --device cpu"
         ) from error
 
     return from_pipeline(pipeline, source, t5_length=t5_length)
@@ -144,6 +149,15 @@ def _pipeline(source: str, dtype: torch.dtype, config: str | None) -> DiffusionP
         )
 
     return _from_folder(str(folder), dtype)
+
+
+def _place(pipeline: DiffusionPipeline, device: torch.device, away: bool) -> None:
+    if not away:
+        pipeline.to(device)
+        return
+
+    denoisers = [part for name, part in pipeline.components.items() if name in DENOISERS]
+    offload(pipeline, denoisers, device)
 
 
 def _is_path(source: str) -> bool:

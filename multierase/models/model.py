@@ -127,7 +127,7 @@ class Model(abc.ABC):
         return self.text(prompts)
 
     def tokens(self, prompts: Sequence[str], stream: str = "tokens") -> torch.Tensor:
-        """Return ``(n, d)``, on the CPU: all that the stream's readers see of these prompts."""
+        """Return ``(n, d)``, where the model is: all that the stream's readers see of prompts."""
         return _rows(self.text(prompts)[stream])
 
     def fresh_tokens(self, prompts: Sequence[str], stream: str = "tokens") -> torch.Tensor:
@@ -376,5 +376,5 @@ def named_inputs(encoded: Sequence[torch.Tensor | None]) -> dict[str, torch.Tens
 
 
 def _rows(tensor: torch.Tensor) -> torch.Tensor:
-    """Return tokens ``(b, l, d)``, or vectors ``(b, d)``, one below another, on the CPU."""
-    return tensor.flatten(0, -2).cpu()
+    """Return tokens ``(b, l, d)``, or vectors ``(b, d)``, one below another."""
+    return tensor.flatten(0, -2)

@@ -10,6 +10,8 @@ from multierase.errors import ConceptRefused
 
 LEAST_RESIDUAL = 1e-3  # of a concept's norm beside what is kept exactly; with less it is refused
 NUMERICAL_RANK = 1e-6  # of the largest singular value; below it a direction is float32's rounding
+ROWS_AT_ONCE = 2**15  # in float64
+MANY = 2**26  # numbers; the singular values of more would take minutes and a large memory
 TINY = torch.finfo(torch.float64).tiny
 
 
@@ -33,10 +35,29 @@ class Directions:
 
 
 def gram(tokens: torch.Tensor) -> torch.Tensor:
-    """Return ``Eᵀ E`` ``(d, d)`` of token embeddings ``(n, d)`` in float64."""
-    tokens = tokens.double()
+    """Return ``Eᵀ E`` ``(d, d)`` of token embeddings ``(n, d)`` in float64, on the CPU.
 
-    return tokens.T @ tokens
+    It is computed where the tokens are: those of T5 are hundreds of times as many as there are
+    sentences.
+    """
+    total = torch.zeros((), dtype=torch.float64, device=tokens.device)
+    for rows in tokens.split(ROWS_AT_ONCE):
+        wide = rows.double()
+        total = total + wide.T @ wide
+
+    return total.cpu()
+
+
+def compact(tokens: torch.Tensor) -> torch.Tensor:
+    """Return rows ``(m, d)`` float64 on the CPU that have the same Gram matrix.
+
+    They are the tokens themselves unless these are very many.
+    """
+    if tokens.numel() <= MANY or len(tokens) <= tokens.shape[1]:
+        return tokens.double().cpu()
+
+    squares, vectors = torch.linalg.eigh(gram(tokens).to(tokens.device))
+    return (vectors * squares.clamp_min(0).sqrt()).T.cpu()
 
 
 def covariance(gram: torch.Tensor) -> torch.Tensor:
@@ -80,7 +101,8 @@ def directions(
     Raises:
         ConceptRefused: if nothing of the concept is left.
     """
-    own, exact = own.double(), exact.double()
+    count = len(own)
+    own, exact = compact(own), compact(exact)
     free = _free_of(exact)
     metric = free if kept is None else _metric(free, kept, ridge)
 
@@ -94,7 +116,7 @@ def directions(
         )
 
     columns = metric @ basis[:rank].T * (sizes[:rank] / sizes[0])
-    return Directions((columns * len(own) ** 0.5 / sizes[0]).float().contiguous(), residual)
+    return Directions((columns * count**0.5 / sizes[0]).float().contiguous(), residual)
 
 
 def _free_of(exact: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from multierase.increments.provenance import SIDES
 from multierase.models.conditioning import Conditioning
 from multierase.models.model import Model
 from multierase.training.defaults import NOTHING
-from multierase.training.trajectories import EvaluationCounter
+from multierase.training.trajectories import EvaluationCounter, in_parts
 from multierase.training.trial import Points, Trial
 
 # A degree at or below it: the sentence says nothing about the concept any more. Sets with a mean
@@ -126,7 +126,7 @@ class Exam:
         points = self.points.take(range(len(prompts)))
         self.evaluations.forward += len(prompts)
 
-        return predict(points.x_t, points.t, self.model.encode(prompts)).float()
+        return in_parts(predict, points.x_t, points.t, self.model.encode(prompts)).float()
 
 
 def certificate(answers: Sequence[Answer]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from multierase.training.settings import EraseSettings
 AUTO_KIND, DEFAULT_KIND, NO_KIND = "auto", "artist", "none"
 NOTHING = Kind(NO_KIND, "no sentences", {}, ())
 DEFAULT_ETA = 3.0
+DENSE_MOST = 10**9  # numbers; an increment of more takes two gigabytes in float16
+DEFAULT_RANK = 16
 
 
 def kind_of(model: Model, name: str) -> Kind | None:
@@ -39,4 +41,15 @@ def with_defaults(settings: EraseSettings, kind: Kind | None, model: Model) -> E
     if kind and settings.kind not in (AUTO_KIND, kind.name):
         name = settings.kind
 
-    return replace(settings, kind=name, scope=scope, eta=eta, stop_at=stop_at)
+    rank = _rank(settings, scope, model) if settings.rank is None else settings.rank
+    return replace(settings, kind=name, scope=scope, eta=eta, stop_at=stop_at, rank=rank)
+
+
+def _rank(settings: EraseSettings, scope: str, model: Model) -> int:
+    """Return 0 unless what trains freely is too large to be stored whole."""
+    if scope not in model.scopes:
+        return 0  # refused later, with what there is
+
+    here, separated = model.parameters(), model.readers if settings.decouple else {}
+    free = [name for name in model.scope_parameters(scope) if name not in separated]
+    return DEFAULT_RANK if sum(here[name].numel() for name in free) >= DENSE_MOST else 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
+from multierase.increments.layout import DOWN
 from multierase.increments.value import Delta, Factors
 from multierase.models.conditioning import Conditioning
 from multierase.models.model import Model
@@ -22,6 +24,15 @@ class Student:
         readers: those of them that read one stream alone, with the stream.
         directions: by stream ``B`` ``(d, r)``. The stream's readers change by ``A Bᵀ`` alone, with
             ``A`` to train. All other weights train freely.
+        rank: of the two factors that any other matrix trains; 0 to train all its numbers.
+        seed: of the factors' start.
+
+    Attributes:
+        frozen: the base's own weights, by name.
+        variables: what is trained: by the weight's name all its numbers or its left factor, and
+            by the name with ``.down`` a right factor that is trained too.
+        down: by name the right factor of a weight that has one.
+        separated: names of the weights that change along ``directions`` alone.
     """
 
     def __init__(
@@ -30,6 +41,8 @@ class Student:
         parameters: Sequence[str],
         readers: Mapping[str, str],
         directions: Mapping[str, Directions],
+        rank: int = 0,
+        seed: int = 0,
     ):
         self.model, self.readers = model, readers
         here = model.parameters()
@@ -41,18 +54,26 @@ class Student:
 
         self.variables: dict[str, torch.Tensor] = {}
         self.down: dict[str, torch.Tensor] = {}
+        self.separated = {name for name in self.frozen if readers.get(name) in bases}
+        generator = torch.Generator().manual_seed(seed)
         for name, weight in self.frozen.items():
             shape = tuple(weight.shape)
-            if readers.get(name) in bases:
+            if name in self.separated:
                 self.down[name] = bases[readers[name]]
                 shape = shape[0], len(self.down[name])
+            elif len(shape) == 2 and 0 < rank < min(shape):
+                # So large that a step of the left factor moves the matrix by as much.
+                rows = torch.randn(rank, shape[1], generator=generator) / math.sqrt(rank)
+                self.down[name] = rows.to(model.device).requires_grad_()
+                self.variables[name + DOWN] = self.down[name]
+                shape = shape[0], rank
             # Zero, so that the first step starts from the base itself.
             self.variables[name] = torch.zeros(shape, device=model.device, requires_grad=True)
 
     @property
     def reads_text_alone(self) -> bool:
         """Whether all of its weights read text alone, so that students can share a batch."""
-        return all(name in self.readers for name in self.variables)
+        return all(name in self.readers for name in self.frozen)
 
     def moved(self, name: str, text: torch.Tensor) -> torch.Tensor:
         """Return ``Δ e`` ``(b, l, out)`` of text embeddings ``(b, l, d)``, without making ``Δ``."""
@@ -68,10 +89,10 @@ class Student:
 
     def deltas(self) -> dict[str, Delta]:
         """Return what it has learned, on the CPU; a stream's readers share one ``down``."""
-        on_cpu = {id(down): down.cpu() for down in self.down.values()}
+        on_cpu = {id(down): down.detach().cpu().clone() for down in self.down.values()}
         learned: dict[str, Delta] = {}
-        for name, variable in self.variables.items():
-            value = variable.detach().cpu().clone()
+        for name in self.frozen:
+            value = self.variables[name].detach().cpu().clone()
             if name not in self.down:
                 learned[name] = value
                 continue
@@ -113,7 +134,7 @@ def side_by_side(students: Sequence[Student], sizes: Sequence[int]) -> Iterator[
 
     model = students[0].model
     with contextlib.ExitStack() as stack:
-        for name in students[0].variables:
+        for name in students[0].frozen:
             handle = model.module_of(name).register_forward_hook(adding(name))
             stack.callback(handle.remove)
         yield

@@ -17,6 +17,7 @@ from multierase.increments.provenance import Cost, Provenance, Stop
 from multierase.increments.value import Increment, gram_factor
 from multierase.models.conditioning import Conditioning
 from multierase.models.model import Model
+from multierase.separation.directions import compact
 from multierase.training.certificate import Exam, as_json, certificate
 from multierase.training.closed_form import concept_tokens, start
 from multierase.training.delta import Inputs, Student, predictions
@@ -27,6 +28,7 @@ from multierase.training.objectives import (
     erasure_degree,
     squared_error,
 )
+from multierase.training.optimizers import MOMENTS, optimizer_class
 from multierase.training.plan import Plan
 from multierase.training.stopping import MomentumStop
 from multierase.training.trajectories import Batch, EvaluationCounter
@@ -65,9 +67,12 @@ class Erasure:
     def __init__(self, model: Model, plan: Plan, method: str):
         self.model, self.plan, self.method = model, plan, method
         self.concept, self.settings = plan.concept, plan.settings
-        self.student = Student(model, plan.parameters, plan.readers, plan.directions)
+        rank, seed = self.settings.rank or 0, self.settings.seed
+        self.student = Student(
+            model, plan.parameters, plan.readers, plan.directions, rank=rank, seed=seed
+        )
         self._start()
-        self.optimizer = torch.optim.Adam(self._parameter_groups())
+        self.optimizer = optimizer_class(self.settings.optimizer)(self._parameter_groups())
 
         on_degree, at = self.settings.stop_on == "degree", self.settings.stop_at
         momentum = self.settings.momentum
@@ -143,7 +148,7 @@ class Erasure:
             others = others + self.settings.keep_weight * squared_error(rest[0], batch.eps_kept)
         if self.settings.regularizer != "none":
             norm = REGULARIZERS[self.settings.regularizer]
-            deltas = map(self.student.delta, self.student.variables)
+            deltas = map(self.student.delta, self.student.frozen)
             others = others + self.settings.beta * norm(deltas)
 
         self._require_finite(own + others)
@@ -223,7 +228,7 @@ class Erasure:
 
         self.optimizer.load_state_dict(state["optimizer"])
         for name, variable in self.student.variables.items():
-            for moment in ("exp_avg", "exp_avg_sq"):
+            for moment in MOMENTS[self.settings.optimizer]:
                 if variable in self.optimizer.state:
                     _require_like(self.optimizer.state[variable][moment], variable, name)
 
@@ -238,7 +243,10 @@ class Erasure:
     def increment(self) -> Increment:
         """Return what has been learned, with its certificate."""
         model, concept = self.model, self.concept
-        grams = {s: gram_factor(concept_tokens(model, concept, s)) for s in model.streams}
+        grams = {}
+        for stream in model.streams:
+            tokens = concept_tokens(model, concept, stream).to(model.device)
+            grams[stream] = gram_factor(compact(tokens))
 
         return Increment(
             deltas=self.student.deltas(),
@@ -300,7 +308,7 @@ class Erasure:
             stream: start(self.model, self.concept, stream, found, degree).to(self.model.device)
             for stream, found in self.plan.directions.items()
         }
-        for name in self.student.down:
+        for name in self.student.separated:
             frozen = self.student.frozen[name].float()
             self.student.variables[name].copy_(frozen @ starts[self.plan.readers[name]])
 
@@ -313,11 +321,13 @@ class Erasure:
         return groups
 
     def _rate(self, name: str) -> float:
-        if name in self.student.down:
+        if name in self.student.separated:
             begun = self.student.variables[name].detach().square().mean().sqrt().item()
             return self.settings.learning_rate or START_RATE * begun or UNIT_RATE
 
-        size = self.student.frozen[name].float().square().mean().sqrt().item()
+        # A right factor has no weight of its own: its unit is what it starts from.
+        like = self.student.frozen.get(name, self.student.variables[name])
+        size = like.detach().float().square().mean().sqrt().item()
         return self.settings.free_learning_rate or FREE_RATE * size
 
     def _require_finite(self, loss: torch.Tensor) -> None:

@@ -28,6 +28,7 @@ from multierase.training.defaults import (
     kind_of,
     with_defaults,
 )
+from multierase.training.optimizers import optimizer_class
 from multierase.training.questions import Questions, held_back
 from multierase.training.settings import EraseSettings
 from multierase.training.trial import Points, Trial, Tried
@@ -157,6 +158,7 @@ class Planner:
         if kind and settings.kind == AUTO_KIND:
             logger.info("kind %s: %s (--kind takes another)", kind.name, kind.about)
         self.scope = self.settings.scope or model.exact_scope
+        optimizer_class(self.settings.optimizer)  # raises early
         self.known = model.known_prompts if settings.known else []
         self.trial = Trial(model, self.kind, self.settings.seed)
         self.questions = Questions(model, self.kind, self.settings.seed)

@@ -13,6 +13,7 @@ from multierase.models.scopes import scope_names
 Schedule = Literal["pooled", "frozen", "student"]
 Statistic = Literal["unseen", "degree", "correlation"]
 Regularizer = Literal["none", "l1", "l2"]
+Optimizer = Literal["adam", "adam8bit"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class EraseSettings:
             layer's start, so that it fits the base.
         free_learning_rate: Adam's learning rate for all other weights; by default half a percent of
             each tensor's root mean square.
+        optimizer: ``adam``, or ``adam8bit``, whose two moments take a quarter of the memory and
+            which needs bitsandbytes.
+        rank: train matrices that train freely as two factors of this rank, 0 for all their numbers.
+            By default 16 where the scope's increment would take two gigabytes or more, else 0.
+            Convolutions and vectors are always trained whole.
         stop_at: stop when the moving average of ``stop_on`` is at or below this; null takes all
             steps.
         stop_on: the erasure degree of ``unseen`` sentences, the ``degree`` of the training's own,
@@ -93,6 +99,8 @@ class EraseSettings:
     batch_size: int = 4
     learning_rate: float | None = None
     free_learning_rate: float | None = None
+    optimizer: Optimizer = "adam"
+    rank: int | None = None
     stop_at: float | None = -1.0
     stop_on: Statistic = "degree"
     momentum: float = 0.9
@@ -136,6 +144,8 @@ class EraseSettings:
             if rate is not None and not (math.isfinite(rate) and rate > 0):
                 yield f"{name} is {rate}, give a positive number"
 
+        if self.rank is not None and self.rank < 0:
+            yield f"rank is {self.rank}, give 1 or more, or 0 for all numbers"
         if not 0 <= self.momentum < 1:
             yield f"momentum is {self.momentum}, give 0 or more and less than 1"
         for name in ("eta", "guidance_scale", "start_at", "stop_at"):
@@ -152,7 +162,12 @@ class EraseSettings:
         if self.scope is not None and self.scope not in scopes:
             yield f"unknown scope {self.scope!r}{suggest(self.scope, scopes)}; scopes: {scopes}"
 
-        choices = {"schedule": Schedule, "stop_on": Statistic, "regularizer": Regularizer}
+        choices = {
+            "schedule": Schedule,
+            "stop_on": Statistic,
+            "regularizer": Regularizer,
+            "optimizer": Optimizer,
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in get_args(allowed):
                 yield f"{name} is {getattr(self, name)!r}, give one of {list(get_args(allowed))}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 
 from multierase.models.conditioning import Conditioning
 from multierase.models.model import Sampler
+
+POSITIONS_AT_ONCE = 2**17  # of latents without gradients: 8 pictures of 1024 pixels
 
 Predict = Callable[[torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]
 Guide = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
@@ -86,12 +89,26 @@ def _joined(parts: Sequence[Any]) -> Any:
     return Conditioning.cat(parts) if isinstance(parts[0], Conditioning) else torch.cat(list(parts))
 
 
+def in_parts(
+    predict: Predict, x_t: torch.Tensor, t: torch.Tensor, text: Conditioning
+) -> torch.Tensor:
+    """Predict a batch without gradients, so many latents at once that any GPU has room."""
+    at_once = max(POSITIONS_AT_ONCE // math.prod(x_t.shape[-2:]), 1)
+    parts = []
+    for start in range(0, len(x_t), at_once):
+        part = slice(start, start + at_once)
+        parts.append(predict(x_t[part], t[part], text.take(part)))
+
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
 def predict_pair(
     predict: Predict, x_t: torch.Tensor, t: torch.Tensor, text: Conditioning, null: Conditioning
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return both predictions of classifier-free guidance, from one batch of ``2b``."""
     pair = Conditioning.cat([text, null])
-    eps_concept, eps_null = predict(torch.cat([x_t, x_t]), torch.cat([t, t]), pair).chunk(2)
+    both = in_parts(predict, torch.cat([x_t, x_t]), torch.cat([t, t]), pair)
+    eps_concept, eps_null = both.chunk(2)
 
     return eps_concept, eps_null
 

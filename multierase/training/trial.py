@@ -21,7 +21,7 @@ from multierase.files import digest_bytes
 from multierase.models.model import Model
 from multierase.prompts.kind import Kind
 from multierase.prompts.wording import with_article
-from multierase.training.trajectories import EvaluationCounter, trajectories
+from multierase.training.trajectories import EvaluationCounter, in_parts, trajectories
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,8 @@ class Trial:
             points = self.points.take(where)
             self.evaluations.forward += len(missing)
             with torch.no_grad():
-                eps = self.model.predict(points.x_t, points.t, self.model.encode(texts)).float()
+                text = self.model.encode(texts)
+                eps = in_parts(self.model.predict, points.x_t, points.t, text).float()
             self._predicted.update(zip(missing, eps, strict=True))
 
         return torch.stack([self._predicted[pair] for pair in zip(prompts, places, strict=True)])
@@ -203,7 +204,7 @@ class Trial:
         sampler = self.model.sampler(STEPS)
         t = sampler.timesteps[:1].to(self.model.device).expand(len(noise))
         texts = self.model.encode(["", *map(with_article, candidates)])
-        null, *eps = self.model.predict(sampler.start(noise), t, texts).float()
+        null, *eps = in_parts(self.model.predict, sampler.start(noise), t, texts).float()
         self.evaluations.forward += len(noise)
 
         moved = [(eps_subject - null).norm().item() for eps_subject in eps]

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from multierase.errors import ConceptRefused
-from multierase.separation.directions import directions, gram
+from multierase.separation import directions as module
+from multierase.separation.directions import compact, directions, gram
 
 OPTIONS = {"tolerance": 1e-3, "ridge": 1e-2}
 
@@ -107,3 +108,25 @@ def test_a_concept_that_says_nothing_of_its_own_is_refused(tokens):
     for kept in (None, gram(exact)):
         with pytest.raises(ConceptRefused, match="nothing is left to erase it by"):
             directions(own[:2], exact, kept, **OPTIONS)
+
+
+def test_very_many_tokens_have_the_same_directions(tokens, monkeypatch):
+    own, exact = (rows.repeat(20, 1) for rows in tokens)
+    kept = gram(torch.randn(50, 32, generator=torch.Generator().manual_seed(1)))
+    plain = directions(own, exact, kept, **OPTIONS)
+    monkeypatch.setattr(module, "MANY", 100)
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", 7)
+    few = directions(own, exact, kept, **OPTIONS)
+    assert few.residual == pytest.approx(plain.residual, rel=1e-6)
+    # A direction's sign is free.
+    torch.testing.assert_close(few.basis @ few.basis.T, plain.basis @ plain.basis.T)
+
+
+def test_few_rows_stand_for_many(tokens, monkeypatch):
+    many = tokens[0].repeat(20, 1)
+    assert torch.equal(compact(many), many.double())
+    monkeypatch.setattr(module, "MANY", 100)
+    rows = compact(many)
+    assert rows.shape == (32, 32)
+    torch.testing.assert_close(rows.T @ rows, many.double().T @ many.double())
+    assert torch.equal(compact(tokens[0][:3]), tokens[0][:3].double())

@@ -69,6 +69,17 @@ def test_resumed_is_uninterrupted(tiny, path, monkeypatch, schedule, method):
     assert_same_bits(whole, again)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adam8bit"])
+def test_two_factors_and_moments_of_8_bits_resume(tiny, path, monkeypatch, optimizer):
+    pytest.importorskip("bitsandbytes")
+    settings = dataclasses.replace(SETTINGS, scope="full", rank=2, optimizer=optimizer)
+    whole = erase(tiny, "Noto", settings)
+    plans = [plan_of(tiny, "Noto", settings)]
+    interrupted(monkeypatch, 36, tiny, plans, "esd", checkpoint=path)
+    (resumed,) = train(tiny, plans, "esd", checkpoint=path, resume=True)
+    assert_same_bits(whole, resumed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("simultaneous", [False, True])
 def test_each_of_several_ends_by_its_own_early_stop_and_resumes(

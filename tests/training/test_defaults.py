@@ -19,7 +19,7 @@ from multierase.methods.fine_tuning import produce
 from multierase.prompts.concepts import Concept
 from multierase.prompts.kind import Kind, load_kind
 from multierase.training import defaults, loop
-from multierase.training.defaults import kind_of, with_defaults
+from multierase.training.defaults import DEFAULT_RANK, kind_of, with_defaults
 from multierase.training.erasure import UNIT_RATE
 
 THING = {"about": "things", "sentences": {"{name}": ""}, "subjects": ["desk"]}
@@ -110,10 +110,26 @@ def test_a_family_without_a_kinds_scope_takes_its_own(tokenizer, family, kind, s
         model.scope_parameters(asked.scope)
 
 
+@pytest.mark.parametrize(
+    ("scope", "most", "rank"),
+    [
+        ("full", 10**9, 0),
+        ("full", 1000, DEFAULT_RANK),
+        ("esd-x-strict", 1000, 0),  # separated: it is small as it is
+        ("esd-x", 1000, DEFAULT_RANK),
+    ],
+)
+def test_what_would_be_gigabytes_is_of_low_rank(tiny, monkeypatch, scope, most, rank):
+    monkeypatch.setattr(defaults, "DENSE_MOST", most)
+    assert with_defaults(EraseSettings(scope=scope), None, tiny).rank == rank
+    assert with_defaults(EraseSettings(scope=scope, rank=3), None, tiny).rank == 3
+    assert with_defaults(EraseSettings(scope=scope, rank=0), None, tiny).rank == 0
+
+
 def test_nothing_else_is_filled_in(tiny):
     given = EraseSettings(steps=7, keep=("a cat",), seed=3)
     filled = with_defaults(given, UNSAFE, tiny)
-    changed = {"kind", "scope", "eta", "stop_at"}
+    changed = {"kind", "scope", "eta", "stop_at", "rank"}
     for field in dataclasses.fields(EraseSettings):
         same = getattr(filled, field.name) == getattr(given, field.name)
         assert same is (field.name not in changed), field.name

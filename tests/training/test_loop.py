@@ -10,6 +10,7 @@ import torch
 from trained import apart, assert_same_bits, erasure_of, plan_of
 
 from multierase import Concept, EraseSettings, TaggedPrompt, erase, erase_several, load_base
+from multierase.increments.value import Factors, dense
 from multierase.models.scopes import STABLE_DIFFUSION
 from multierase.training.delta import together
 from multierase.training.loop import descend, train
@@ -81,6 +82,44 @@ def test_free_parametrisation_is_dense(tiny, quick):
     increment = erase(tiny, "Noto", dataclasses.replace(quick, decouple=False))
     assert all(isinstance(delta, torch.Tensor) for delta in increment.deltas.values())
     assert increment.provenance.separation.kept_exactly == ()
+
+
+@pytest.mark.parametrize("decouple", [True, False])
+def test_free_matrices_are_trained_as_two_factors(tiny, quick, decouple):
+    settings = dataclasses.replace(quick, scope="full", rank=2, decouple=decouple)
+    increment = erase(tiny, "Noto", settings)
+    here = tiny.parameters()
+    separated = set(tiny.readers) if decouple else set()
+    assert set(increment.deltas) == set(tiny.scope_parameters("full"))
+    for name, delta in increment.deltas.items():
+        assert tuple(delta.shape) == tuple(here[name].shape), name
+        factored = name in separated or here[name].dim() == 2
+        assert isinstance(delta, Factors) is factored, name
+        if factored and name not in separated:
+            assert delta.down.shape[0] == 2 < min(delta.shape)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adam8bit"])
+def test_either_optimiser_erases_by_factors(tiny, quick, optimizer):
+    """Of the size that its weights are large enough for, adam8bit has moments of 8 bits."""
+    pytest.importorskip("bitsandbytes")
+    settings = dataclasses.replace(
+        quick, scope="full", rank=4, optimizer=optimizer, steps=60, batch_size=2
+    )
+    degrees = erase(tiny, "Noto", settings).provenance.stop.degrees
+    assert np.mean(degrees[-10:]) < 0.5
+
+
+def test_a_first_step_of_two_factors_is_as_large_as_that_of_all_numbers(tiny, quick):
+    """So one learning rate does for both."""
+    settings = dataclasses.replace(quick, scope="full", steps=1, start_at=None)
+    norms = {}
+    for rank in (0, 4):
+        increment = erase(tiny, "Noto", dataclasses.replace(settings, rank=rank))
+        norms[rank] = {name: dense(delta).norm() for name, delta in increment.deltas.items()}
+    factored = [name for name, one in tiny.parameters().items() if one.dim() == 2]
+    ratios = [(norms[4][n] / norms[0][n]).item() for n in factored if n not in tiny.readers]
+    assert np.median(ratios) == pytest.approx(1.0, abs=0.25)
 
 
 def test_deltas_are_float32_on_a_bfloat16_base(tiny, quick):

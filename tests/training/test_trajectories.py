@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from multierase.training import trajectories as module
 from multierase.training.trajectories import (
     Batch,
     EvaluationCounter,
     denoise_partway,
+    in_parts,
     trajectories,
 )
 
@@ -47,6 +49,25 @@ def test_partway_is_a_point_of_the_whole_trajectory(tiny):
         assert t == due
         for eps, conditioning in ((eps_concept, text), (eps_null, null)):
             torch.testing.assert_close(eps, tiny.predict(x_t, t, conditioning))
+
+
+def test_large_latents_are_predicted_in_parts(tiny, monkeypatch):
+    generator, sizes = torch.Generator().manual_seed(0), []
+    x_t = torch.randn(5, *tiny.latent_shape, generator=generator)
+    t, text = torch.arange(100, 600, 100), tiny.encode(["a", "b", "c", "d", "e"])
+
+    def predict(x_t, t, text):
+        sizes.append(len(x_t))
+        return tiny.predict(x_t, t, text)
+
+    with torch.no_grad():
+        whole = in_parts(predict, x_t, t, text)
+        monkeypatch.setattr(module, "POSITIONS_AT_ONCE", 2 * x_t[0, 0].numel() + 1)
+        parts = in_parts(predict, x_t, t, text)
+        monkeypatch.setattr(module, "POSITIONS_AT_ONCE", 1)
+        in_parts(predict, x_t[:2], t[:2], text.take(slice(0, 2)))
+    torch.testing.assert_close(parts, whole)
+    assert sizes == [5, 2, 2, 1, 1, 1]
 
 
 def test_batches_are_cut_and_joined(tiny):
