@@ -34,6 +34,11 @@ def base() -> list[Option]:
             "as the pipeline does",
             type=int | None,
         ),
+        Option(
+            "--resolution",
+            "pixels on a side, in training and in pictures; by default the base's own",
+            type=int | None,
+        ),
     ]
 
 

@@ -20,6 +20,7 @@ from transformers import T5EncoderModel
 from multierase.errors import DeviceError, WeightsFileError
 from multierase.models.flux import Flux
 from multierase.models.model import Model
+from multierase.models.resolution import require_resolution
 from multierase.models.sd3 import StableDiffusion3
 from multierase.models.sdxl import StableDiffusionXL
 from multierase.models.stable_diffusion import StableDiffusion
@@ -74,6 +75,7 @@ def load_base(
     dtype: torch.dtype | str = torch.float32,
     config: str | None = None,
     t5_length: int | None = None,
+    resolution: int | None = None,
 ) -> Model:
     """Load a base model.
 
@@ -86,11 +88,11 @@ def load_base(
         config: for a single file, the folder or hub id of a pipeline of the same architecture,
             whose configuration and tokenizer are used. By default the file's contents decide which
             one is looked up on the hub.
-        t5_length: see ``from_pipeline``.
+        t5_length, resolution: see ``from_pipeline``.
 
     Raises:
         ValueError: for a dtype that is not in the list, an architecture that is not supported, or
-            a length of T5 that cannot be.
+            a length of T5 or a resolution that cannot be.
         WeightsFileError: for a file that is not safetensors, or a folder that is not whole.
         DeviceError: for a device that is not there.
         FileNotFoundError: for a path that does not exist.
@@ -107,20 +109,37 @@ def load_base(
             "--dtype float16, or --device cpu"
         ) from error
 
-    return from_pipeline(pipeline, source, t5_length=t5_length)
+    return from_pipeline(pipeline, source, t5_length=t5_length, resolution=resolution)
 
 
-def from_pipeline(pipeline: DiffusionPipeline, name: str, *, t5_length: int | None = None) -> Model:
+def from_pipeline(
+    pipeline: DiffusionPipeline,
+    name: str,
+    *,
+    t5_length: int | None = None,
+    resolution: int | None = None,
+) -> Model:
     """Take a diffusers pipeline that is loaded already; it is used as it is.
 
     Args:
         name: what results and increments call it.
         t5_length: tokens of a prompt that T5 reads, in training and in pictures; by default as many
             as the family's pipeline does. Fewer take less memory and time.
+        resolution: pixels on a side, in training and in pictures; by default the base's own.
 
     Raises:
-        ValueError: for a pipeline of a family that is not known, or a length of T5 that cannot be.
+        ValueError: for a pipeline of a family that is not known, or a length of T5 or a resolution
+            that cannot be.
     """
+    model = _model(pipeline, name, t5_length)
+    if resolution is not None:
+        require_resolution(model, resolution)
+        model.resolution = resolution
+
+    return model
+
+
+def _model(pipeline: DiffusionPipeline, name: str, t5_length: int | None) -> Model:
     kind = type(pipeline).__name__
     _require_known(kind, name)
     family = PIPELINES[kind]
