@@ -86,8 +86,8 @@ def load_base(
         dtype: the frozen weights' precision: ``float32``, ``float16`` or ``bfloat16``. Increments
             stay float32.
         config: for a single file, the folder or hub id of a pipeline of the same architecture,
-            whose configuration and tokenizer are used. By default the file's contents decide which
-            one is looked up on the hub.
+            whose configuration and tokenizers are used, and for a transformer's file the parts that
+            the file lacks. By default the file's contents decide which one is looked up on the hub.
         t5_length, resolution: see ``from_pipeline``.
 
     Raises:
