@@ -72,9 +72,13 @@ def generate(
 def _batch(
     model: Model, inputs: Encoded, seeds: Sequence[int], settings: SamplingSettings
 ) -> torch.Tensor:
+    _, *latents = model.latent_shape
+    height, width = (side * model.pipeline.vae_scale_factor for side in latents)
     try:
         output = model.pipeline(
             **inputs,
+            height=height,
+            width=width,
             num_inference_steps=settings.inference_steps,
             guidance_scale=settings.guidance_scale,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],

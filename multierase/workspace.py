@@ -77,7 +77,7 @@ class Workspace:
         library: folder of increments, or a ``Library``; ``None`` for a base alone.
         base: source of the base model, as for ``load_base``, or a loaded ``Model``.
         create: make the library's folder if it is not there.
-        device, dtype, base_config, t5_length, offload: see ``load_base``.
+        device, dtype, base_config, t5_length, resolution, offload: see ``load_base``.
         solve: ``sum`` or ``joint``, in place of the default.
         keep: prompts to keep, beside the base's own list.
         keep_weight: see ``Composer``.
@@ -96,6 +96,7 @@ class Workspace:
         dtype: str = "float32",
         base_config: str | None = None,
         t5_length: int | None = None,
+        resolution: int | None = None,
         offload: bool = False,
         solve: Solve | None = None,
         keep: Sequence[TaggedPrompt | str] = (),
@@ -105,7 +106,7 @@ class Workspace:
             library = Library(library, create=create)
         self._library, self._base = library, base
         self._loading: dict[str, Any] = {"device": device, "dtype": dtype, "config": base_config}
-        self._loading |= {"t5_length": t5_length, "offload": offload}
+        self._loading |= {"t5_length": t5_length, "resolution": resolution, "offload": offload}
         self._solve, self._keep_weight = solve, keep_weight
         self.keep = [TaggedPrompt(one) if isinstance(one, str) else one for one in keep]
 

@@ -6,6 +6,9 @@ The inverse of what diffusers does in ``single_file_utils``: every parameter has
 import torch
 from safetensors.torch import save_file
 
+CLIP_L, T5 = "text_encoders.clip_l.transformer.", "text_encoders.t5xxl.transformer."
+BESIDE_A_TRANSFORMER = ("text_encoders.", "first_stage_model.", "vae.")
+
 RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -273,13 +276,36 @@ def all_taken(tensors, state):
     return tensors
 
 
+def projected_tensors(text_encoder):
+    """Return a CLIP tower as SD3's and ComfyUI's files have it: its projection, if any, outside."""
+    tensors = clip_tensors(text_encoder)
+    projection = tensors.pop("text_model.text_projection.weight", None)
+    if projection is not None:
+        tensors["text_projection.weight"] = projection
+
+    return tensors
+
+
 def parts_of(pipeline):
-    """Return what is in a single file of the pipeline, by the prefix that it has there."""
+    """Return all that a single file can hold of the pipeline, by the prefix that it has there."""
     kind = type(pipeline).__name__
     if kind == "FluxPipeline":
-        return {"": flux_tensors(pipeline.transformer)}
+        return {
+            "model.diffusion_model.": flux_tensors(pipeline.transformer),
+            "vae.": vae_tensors(pipeline.vae),
+            CLIP_L: projected_tensors(pipeline.text_encoder),
+            T5: pipeline.text_encoder_2.state_dict(),
+        }
     if kind == "StableDiffusion3Pipeline":
-        return {"model.diffusion_model.": sd3_tensors(pipeline.transformer)}
+        parts = {
+            "model.diffusion_model.": sd3_tensors(pipeline.transformer),
+            "first_stage_model.": vae_tensors(pipeline.vae),
+            CLIP_L: projected_tensors(pipeline.text_encoder),
+            "text_encoders.clip_g.transformer.": projected_tensors(pipeline.text_encoder_2),
+        }
+        if pipeline.text_encoder_3 is not None:
+            parts[T5] = pipeline.text_encoder_3.state_dict()
+        return parts
 
     parts = {
         "model.diffusion_model.": unet_tensors(pipeline.unet),
@@ -296,14 +322,24 @@ def parts_of(pipeline):
     }
 
 
-def save_single_file(pipeline, path):
+def save_single_file(pipeline, path, *, whole=False, without=(), dtype=None):
     """Write a pipeline's weights under the names of the original code.
 
     Of Stable Diffusion 3 and FLUX the transformer alone, as they are usually published.
+
+    Args:
+        whole: write all of it, as ComfyUI does.
+        without: what the names begin with that the file lacks.
+        dtype: of every number; by default its own.
     """
+    if hasattr(pipeline, "transformer") and not whole:
+        without = BESIDE_A_TRANSFORMER
     tensors = {}
     for prefix, part in parts_of(pipeline).items():
         for key, value in part.items():
-            tensors[prefix + key] = value.detach().clone().contiguous()
+            tensors[prefix + key] = value.detach().clone().contiguous().to(dtype or value.dtype)
+    kept = {key: value for key, value in tensors.items() if not key.startswith(tuple(without))}
+    if type(pipeline).__name__ == "FluxPipeline" and not whole:
+        kept = {key.removeprefix("model.diffusion_model."): kept[key] for key in kept}
 
-    save_file(tensors, path)
+    save_file(kept, path)

@@ -35,6 +35,11 @@ def base() -> list[Option]:
             type=int | None,
         ),
         Option(
+            "--resolution",
+            "pixels on a side, in training and in pictures; by default the base's own",
+            type=int | None,
+        ),
+        Option(
             "--offload",
             "keep text towers and VAE on the CPU while they do not compute, for a small GPU",
             switch=True,

@@ -95,6 +95,7 @@ def open_workspace(arguments: Namespace, **more: Any) -> Workspace:
         device=arguments.device,
         dtype=arguments.dtype,
         t5_length=arguments.t5_length,
+        resolution=arguments.resolution,
         offload=arguments.offload,
         **more,
     )

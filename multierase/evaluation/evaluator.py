@@ -115,6 +115,7 @@ def _opened(
         "device": experiment.device,
         "dtype": experiment.dtype,
         "t5_length": experiment.t5_length,
+        "resolution": experiment.resolution,
         "offload": experiment.offload,
     }
     if eraser is not None and model is None:

@@ -29,7 +29,8 @@ class Experiment:
     """What is evaluated, as plain values, so that a worker process can rebuild it.
 
     Args:
-        base, base_config, device, dtype, t5_length, offload: as ``load_base`` takes them.
+        base, base_config, device, dtype, t5_length, resolution, offload: as ``load_base`` takes
+            them.
         suite: a shipped suite's name, or a YAML file.
         library: folder of the increments; the other methods need none.
         method: how concepts are erased.
@@ -62,6 +63,7 @@ class Experiment:
     device: str | None = None
     dtype: str = "float32"
     t5_length: int | None = None
+    resolution: int | None = None
     offload: bool = False
     solve: str | None = None
     keep_weight: float = 3.0

@@ -87,6 +87,7 @@ def settings_of(experiment: Experiment, instruments: Instruments) -> dict:
         "base": experiment.base,
         "dtype": experiment.dtype,
         "t5_length": experiment.t5_length,
+        "resolution": experiment.resolution,
         "solve": experiment.solve,
         "keep_weight": experiment.keep_weight,
         "keep": [[prompt.prompt, sorted(prompt.concepts)] for prompt in experiment.keep],

@@ -17,6 +17,7 @@ class FlowModel(Model):
     """A model that predicts the velocity from picture to noise: ``x_t = (1 − σ) x_0 + σ ε``."""
 
     parametrisation = "flow"
+    patch = 2
 
     def sampler(self, steps: int) -> Sampler:
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.pipeline.scheduler.config)
@@ -45,7 +46,7 @@ class FlowModel(Model):
         """How many tokens of a picture the transformer reads, two by two latents each."""
         _, height, width = self.latent_shape
 
-        return (height // 2) * (width // 2)
+        return (height // self.patch) * (width // self.patch)
 
     def _sigmas(self, steps: int) -> list[float] | None:
         """Return what the pipeline asks its scheduler for; ``None`` for the scheduler's own."""

@@ -45,10 +45,8 @@ class Flux(FlowModel):
         self.text = Text(readers, pipeline.text_encoder, self._encode, spans)
 
     @property
-    def latent_shape(self) -> tuple[int, ...]:
-        side = self.pipeline.default_sample_size
-
-        return self._denoiser.config.in_channels // PATCH**2, side, side
+    def _own_latent_shape(self) -> tuple[int, int]:
+        return self._denoiser.config.in_channels // PATCH**2, self.pipeline.default_sample_size
 
     def pipeline_inputs(self, prompts: Sequence[str], guided: bool) -> dict[str, torch.Tensor]:
         with torch.no_grad():

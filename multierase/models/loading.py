@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -10,13 +11,7 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import (
-    DiffusionPipeline,
-    FluxPipeline,
-    FluxTransformer2DModel,
-    SD3Transformer2DModel,
-    StableDiffusionPipeline,
-)
+from diffusers import DiffusionPipeline, FluxTransformer2DModel, StableDiffusionPipeline
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -25,6 +20,7 @@ from transformers import T5EncoderModel
 from multierase.errors import DeviceError, WeightsFileError
 from multierase.models.flux import Flux
 from multierase.models.model import Model
+from multierase.models.resolution import require_resolution
 from multierase.models.offload import offload
 from multierase.models.sd3 import StableDiffusion3
 from multierase.models.sdxl import StableDiffusionXL
@@ -48,17 +44,30 @@ MARKS = {
     "StableDiffusionPipeline": "cond_stage_model.",
 }
 GUIDANCE = "guidance_in."  # of FLUX.1 dev
-TEXT_TOWERS = ("text_encoders.", "conditioner.", "cond_stage_model.")
-TRANSFORMERS = {
-    "FluxPipeline": FluxTransformer2DModel,
-    "StableDiffusion3Pipeline": SD3Transformer2DModel,
+CLIP, T5 = "text_encoders.clip_", "text_encoders.t5xxl."
+VAE = ("first_stage_model.", "vae.")
+# What a transformer's single file may hold beside it, by the prefix of its parameters' names.
+BESIDE: dict[str, dict[str, str | tuple[str, ...]]] = {
+    "FluxPipeline": {"text_encoder": f"{CLIP}l.", "text_encoder_2": T5, "vae": VAE},
+    "StableDiffusion3Pipeline": {
+        "text_encoder": f"{CLIP}l.",
+        "text_encoder_2": f"{CLIP}g.",
+        "text_encoder_3": T5,
+        "vae": VAE,
+    },
 }
-# Where the rest of a pipeline is, for a file that holds the transformer alone.
-WHOLE = {
-    "FluxPipeline": "black-forest-labs/FLUX.1-dev",
-    "StableDiffusion3Pipeline": "stabilityai/stable-diffusion-3.5-large",
+# Where all that a transformer's single file lacks is published, by the first that its names have.
+PUBLISHED = {
+    "x_block.attn2.": "stabilityai/stable-diffusion-3.5-medium",
+    "x_block.attn.ln_q.": "stabilityai/stable-diffusion-3.5-large",
+    "joint_blocks.": "stabilityai/stable-diffusion-3-medium-diffusers",
+    GUIDANCE: "black-forest-labs/FLUX.1-dev",
+    "double_blocks.": "black-forest-labs/FLUX.1-schnell",
 }
-SCHNELL = "black-forest-labs/FLUX.1-schnell"
+# Numbers that stored weights have to be multiplied by, which diffusers' converters do not do.
+SCALES = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant", ".absmax", ".quant_state")
+
+logger = logging.getLogger(__name__)
 
 
 def load_base(
@@ -68,6 +77,7 @@ def load_base(
     dtype: torch.dtype | str = torch.float32,
     config: str | None = None,
     t5_length: int | None = None,
+    resolution: int | None = None,
     offload: bool = False,
 ) -> Model:
     """Load a base model.
@@ -79,15 +89,15 @@ def load_base(
         dtype: the frozen weights' precision: ``float32``, ``float16`` or ``bfloat16``. Increments
             stay float32.
         config: for a single file, the folder or hub id of a pipeline of the same architecture,
-            whose configuration and tokenizer are used. By default the file's contents decide which
-            one is looked up on the hub.
-        t5_length: see ``from_pipeline``.
+            whose configuration and tokenizers are used, and for a transformer's file the parts that
+            the file lacks. By default the file's contents decide which one is looked up on the hub.
+        t5_length, resolution: see ``from_pipeline``.
         offload: keep text towers and VAE on the CPU while they do not compute; the denoiser stays
             on the device.
 
     Raises:
         ValueError: for a dtype that is not in the list, an architecture that is not supported, or
-            a length of T5 that cannot be.
+            a length of T5 or a resolution that cannot be.
         WeightsFileError: for a file that is not safetensors, or a folder that is not whole.
         DeviceError: for a device that is not there.
         FileNotFoundError: for a path that does not exist.
@@ -104,20 +114,37 @@ def load_base(
             "--offload, --dtype float16, or --device cpu"
         ) from error
 
-    return from_pipeline(pipeline, source, t5_length=t5_length)
+    return from_pipeline(pipeline, source, t5_length=t5_length, resolution=resolution)
 
 
-def from_pipeline(pipeline: DiffusionPipeline, name: str, *, t5_length: int | None = None) -> Model:
+def from_pipeline(
+    pipeline: DiffusionPipeline,
+    name: str,
+    *,
+    t5_length: int | None = None,
+    resolution: int | None = None,
+) -> Model:
     """Take a diffusers pipeline that is loaded already; it is used as it is.
 
     Args:
         name: what results and increments call it.
         t5_length: tokens of a prompt that T5 reads, in training and in pictures; by default as many
             as the family's pipeline does. Fewer take less memory and time.
+        resolution: pixels on a side, in training and in pictures; by default the base's own.
 
     Raises:
-        ValueError: for a pipeline of a family that is not known, or a length of T5 that cannot be.
+        ValueError: for a pipeline of a family that is not known, or a length of T5 or a resolution
+            that cannot be.
     """
+    model = _model(pipeline, name, t5_length)
+    if resolution is not None:
+        require_resolution(model, resolution)
+        model.resolution = resolution
+
+    return model
+
+
+def _model(pipeline: DiffusionPipeline, name: str, t5_length: int | None) -> Model:
     kind = type(pipeline).__name__
     _require_known(kind, name)
     family = PIPELINES[kind]
@@ -169,16 +196,18 @@ def _is_path(source: str) -> bool:
     return bool(Path(source).suffix) or source.startswith((".", "/", "~")) or source.count("/") != 1
 
 
-def _class_name(source: str) -> str:
-    """Return the pipeline class that a folder's index names, or a hub id's."""
+def _index(source: str) -> tuple[str, dict[str, Any]]:
+    """Return the pipeline class that a folder's index names, or a hub id's; and the index."""
     if not Path(source).is_dir():
-        return DiffusionPipeline.load_config(source)["_class_name"]
+        index = DiffusionPipeline.load_config(source)
+        return index["_class_name"], index
 
-    index = Path(source) / INDEX
+    path = Path(source) / INDEX
     try:
-        return json.loads(index.read_text("utf-8"))["_class_name"]
+        index = json.loads(path.read_text("utf-8"))
+        return index["_class_name"], index
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsFileError(f"{index} cannot be read: {error!r}") from error
+        raise WeightsFileError(f"{path} cannot be read: {error!r}") from error
 
 
 def _require_known(kind: str, source: str) -> None:
@@ -191,8 +220,11 @@ def _require_known(kind: str, source: str) -> None:
 def _from_folder(source: str, dtype: torch.dtype, **parts: Any) -> DiffusionPipeline:
     """Load a folder or a hub id; ``parts`` are there already."""
     try:
-        kind = _class_name(source)
+        kind, index = _index(source)
         _require_known(kind, source)
+        # Diffusers writes that Stable Diffusion 3 has no T5, and asks for it when it reads that.
+        absent = dict.fromkeys(name for name, value in index.items() if value == [None, None])
+        parts = absent | parts
         if kind == StableDiffusionPipeline.__name__:
             parts["safety_checker"] = None
         pipeline = getattr(diffusers, kind)
@@ -206,21 +238,28 @@ def _from_folder(source: str, dtype: torch.dtype, **parts: Any) -> DiffusionPipe
 
 
 def _from_single_file(source: str, dtype: torch.dtype, config: str | None) -> DiffusionPipeline:
+    names = _names_in(Path(source))
     # All names in one text: a mark is a part of some of them.
-    names = "\n".join(_names_in(Path(source)))
-    kind = next((kind for kind, mark in MARKS.items() if mark in names), None)
+    text = "\n".join(names)
+    kind = next((kind for kind, mark in MARKS.items() if mark in text), None)
     if kind is None:
         raise ValueError(
             f"{source!r} is not the single file of a family that is known: {sorted(MARKS)}"
+        )
+    if any(mark in text for mark in SCALES):
+        raise WeightsFileError(
+            f"{source!r} is quantised, and has scales beside its weights, which cannot be applied "
+            "here: give the file of plain float8, float16 or bfloat16"
         )
     if config is not None and _is_path(config):
         _require_config_of(kind, source, config)
 
     try:
-        if any(mark in names for mark in TEXT_TOWERS):
-            pipeline = _whole_file(kind, source, dtype, config)
+        if kind in BESIDE:
+            rest = config or next(PUBLISHED[mark] for mark in PUBLISHED if mark in text)
+            pipeline = _transformer_file(kind, source, dtype, rest, names)
         else:
-            pipeline = _transformer_file(kind, source, dtype, config, GUIDANCE in names)
+            pipeline = _whole_file(kind, source, dtype, config)
     except WeightsFileError:
         raise
     except OSError as error:
@@ -240,36 +279,58 @@ def _from_single_file(source: str, dtype: torch.dtype, config: str | None) -> Di
 
 
 def _whole_file(
-    kind: str, source: str, dtype: torch.dtype, config: str | None
+    kind: str, source: str, dtype: torch.dtype, config: str | None, **parts: Any
 ) -> DiffusionPipeline:
+    """Load all of a pipeline from a file, but ``parts``."""
     local, pipeline = config is not None and Path(config).is_dir(), getattr(diffusers, kind)
 
-    return pipeline.from_single_file(source, dtype=dtype, config=config, local_files_only=local)
+    return pipeline.from_single_file(
+        source, dtype=dtype, config=config, local_files_only=local, **parts
+    )
 
 
 def _transformer_file(
-    kind: str, source: str, dtype: torch.dtype, config: str | None, guided: bool
+    kind: str, source: str, dtype: torch.dtype, rest: str, names: list[str]
 ) -> DiffusionPipeline:
-    """Load a transformer alone, as is usual for large models; all else is the config's."""
-    rest = config or (SCHNELL if kind == FluxPipeline.__name__ and not guided else WHOLE[kind])
-    settings = TRANSFORMERS[kind].load_config(rest, subfolder="transformer")
-    if guided is not settings.get("guidance_embeds", False):
+    """Load a transformer and what its file holds beside it; all else is another pipeline's."""
+    _require_same_guidance(kind, source, rest, names)
+    held = ["transformer"]
+    for part, prefix in BESIDE[kind].items():
+        if any(name.startswith(prefix) for name in names):
+            held.append(part)
+
+    _, index = _index(rest)
+    lacking = dict.fromkeys(part for part, value in index.items() if isinstance(value, list))
+    for part in held:
+        lacking.pop(part, None)
+    read = _whole_file(kind, source, dtype, rest, **lacking)
+    parts = {name: read.components[name] for name in held}
+    for part in parts.values():
+        # ComfyUI stores T5's embeddings once.
+        if isinstance(part, T5EncoderModel):
+            part.tie_weights()
+
+    if "text_encoder" in held and "text_encoder_3" in lacking:
+        logger.warning("%s has CLIP and no T5: its prompts are read by CLIP alone", source)
+        parts["text_encoder_3"] = None
+    return _from_folder(rest, dtype, **parts)
+
+
+def _require_same_guidance(kind: str, source: str, rest: str, names: list[str]) -> None:
+    if PIPELINES[kind] is not Flux:
+        return
+    settings = FluxTransformer2DModel.load_config(rest, subfolder="transformer")
+    if settings["guidance_embeds"] is not any(GUIDANCE in name for name in names):
         raise WeightsFileError(
             f"of {source!r} and its config {rest!r} one is FLUX.1 dev, whose guidance is an input, "
             "and the other is schnell: give the config of the same model"
         )
 
-    local = Path(rest).is_dir()
-    transformer = TRANSFORMERS[kind].from_single_file(
-        source, dtype=dtype, config=rest, subfolder="transformer", local_files_only=local
-    )
-    return _from_folder(rest, dtype, transformer=transformer)
-
 
 def _require_config_of(kind: str, source: str, config: str) -> None:
     if not Path(config).is_dir():
         raise FileNotFoundError(f"no config at {config!r}: give a pipeline's folder or a hub id")
-    other = _class_name(config)
+    other, _ = _index(config)
     if other != kind:
         raise ValueError(
             f"{source!r} is a single file of a {kind}, and config {config!r} is of a {other}: give "

@@ -57,6 +57,8 @@ class Model(abc.ABC):
         streams: names of the conditioning's streams that parameters may read alone.
         text: its tokenizers and text towers.
         guided: whether its pipeline makes pictures by classifier-free guidance.
+        resolution: pixels on a side, in training and in pictures; ``None`` for the base's own.
+        patch: latents on a side that the denoiser takes as one.
     """
 
     family: str
@@ -66,6 +68,8 @@ class Model(abc.ABC):
     streams: tuple[str, ...]
     text: Text
     guided = True
+    resolution: int | None = None
+    patch = 1
 
     def __init__(self, pipeline: Any, name: str, components: Mapping[str, nn.Module]):
         self.pipeline, self.name, self.components = pipeline, name, components
@@ -114,13 +118,20 @@ class Model(abc.ABC):
         return {"tokens": inputs["prompt_embeds"], "pooled": inputs["pooled_prompt_embeds"]}
 
     @property
-    def latent_shape(self) -> tuple[int, ...]:
-        """The shape ``(c, h, w)`` of one picture's latents."""
-        config = self._denoiser.config
-
-        return config.in_channels, config.sample_size, config.sample_size
+    def _own_latent_shape(self) -> tuple[int, int]:
+        """The channels of the latents, and the latents on a side, at the base's own resolution."""
+        return self._denoiser.config.in_channels, self._denoiser.config.sample_size
 
     # What every family has in common.
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape ``(c, h, w)`` of one picture's latents."""
+        channels, side = self._own_latent_shape
+        if self.resolution is not None:
+            side = self.resolution // self.pipeline.vae_scale_factor
+
+        return channels, side, side
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Encode prompts as the model's own pipeline does; each prompt is encoded once."""

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from multierase.cli.requests import strengths_of
 from multierase.errors import UsageError
@@ -55,6 +56,17 @@ def test_generate_prints_what_is_erased_and_replaces_its_picture(run, lib, tmp_p
 def test_generate_needs_no_library(run_json, tmp_path):
     report = run_json("generate", "a church", "--out", tmp_path / "x.png", *FEW)
     assert (report["erased"], report["deviations"]) == ({}, {})
+
+
+def test_generate_in_another_resolution(run_json, tmp_path):
+    widths = []
+    for resolution in ("32", "64"):
+        out = tmp_path / f"{resolution}.png"
+        run_json("generate", "a church", "--out", out, "--resolution", resolution, *FEW)
+        with Image.open(out) as sheet:
+            widths.append(sheet.width)
+    # Such small pictures are shown at twice their size.
+    assert widths[1] - widths[0] == 2 * (64 - 32)
 
 
 def test_a_name_with_an_equals_sign_can_be_erased(run_json, lib, tmp_path):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import shutil
 from importlib import resources
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
-from families import LENGTH, MAKE, tiny_flux
+from families import LENGTH, MAKE, tiny_flux, tiny_sd3, tiny_tower
 from safetensors.torch import load_file, save_file
-from single_file import save_single_file
+from single_file import T5, save_single_file
 from torch import nn
 from transformers import CLIPTokenizer
 
@@ -28,6 +30,32 @@ def made(name: str, tokenizer: CLIPTokenizer) -> DiffusionPipeline:
     if name.startswith("flux"):
         return tiny_flux(tokenizer, schnell=name == "flux-schnell")
     return MAKE[name](tokenizer)
+
+
+def made_to_be_whole(name: str, tokenizer: CLIPTokenizer) -> DiffusionPipeline:
+    """Make a pipeline whose CLIP-L is as diffusers reads it from SD3's files: projected by 1."""
+    pipeline = made(name, tokenizer)
+    if name == "sd3":
+        pipeline.text_encoder = tiny_tower(tokenizer, 16, act="quick_gelu", pooled=16)
+        nn.init.eye_(pipeline.text_encoder.text_projection.weight)
+
+    return pipeline
+
+
+def save_stranger(name: str, tokenizer: CLIPTokenizer, folder: Path) -> DiffusionPipeline:
+    """Save a pipeline of the same sizes and other numbers, so that one sees what is read of it."""
+    stranger = made_to_be_whole(name, tokenizer)
+    for part in modules_of(stranger).values():
+        for parameter in part.parameters():
+            parameter.data.add_(1)
+    stranger.save_pretrained(folder)
+
+    return stranger
+
+
+def modules_of(pipeline: DiffusionPipeline) -> dict[str, nn.Module]:
+    parts = pipeline.components.items()
+    return {name: part for name, part in parts if isinstance(part, nn.Module)}
 
 
 def assert_same_bits(ours: nn.Module, theirs: nn.Module) -> None:
@@ -90,6 +118,104 @@ def test_a_single_file_of_every_family_is_the_same_base_as_its_folder(name, toke
     t = torch.tensor([500])
     with torch.no_grad():
         torch.testing.assert_close(model.predict(x_t, t, ours), expected.predict(x_t, t, theirs))
+
+
+@pytest.mark.usefixtures("flux_is_tiny")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float8_e4m3fn], ids=["float32", "float8"])
+@pytest.mark.parametrize("name", ["sd3", "flux-dev", "flux-schnell"])
+def test_a_transformers_file_with_all_parts_is_read_whole(name, dtype, tokenizer, tmp_path):
+    pipeline, file = made_to_be_whole(name, tokenizer), tmp_path / "base.safetensors"
+    for part in modules_of(pipeline).values():
+        for value in part.state_dict().values():
+            value.copy_(value.to(dtype))
+    save_stranger(name, tokenizer, tmp_path / "folder")
+    # ComfyUI stores T5's embeddings once.
+    embeddings = f"{T5}encoder.embed_tokens."
+    save_single_file(pipeline, file, whole=True, without=[embeddings], dtype=dtype)
+
+    model = load_base(file, config=str(tmp_path / "folder"), device="cpu", t5_length=LENGTH)
+    assert model.dtype == torch.float32
+    for part, module in modules_of(pipeline).items():
+        assert_same_bits(getattr(model.pipeline, part), module)
+
+
+@pytest.mark.usefixtures("flux_is_tiny")
+@pytest.mark.parametrize(
+    ("name", "without", "lacking"),
+    [
+        ("sd3", ["text_encoders."], {"text_encoder", "text_encoder_2", "text_encoder_3"}),
+        ("sd3", ["first_stage_model."], {"vae"}),
+        ("flux-dev", ["text_encoders."], {"text_encoder", "text_encoder_2"}),
+        ("flux-dev", [T5, "vae."], {"text_encoder_2", "vae"}),
+    ],
+    ids=["sd3-no-towers", "sd3-no-vae", "flux-no-towers", "flux-no-t5-no-vae"],
+)
+def test_what_a_transformers_file_lacks_is_the_configs(name, without, lacking, tokenizer, tmp_path):
+    pipeline, file = made_to_be_whole(name, tokenizer), tmp_path / "base.safetensors"
+    stranger = save_stranger(name, tokenizer, tmp_path / "folder")
+    save_single_file(pipeline, file, whole=True, without=without)
+
+    model = load_base(file, config=str(tmp_path / "folder"), device="cpu", t5_length=LENGTH)
+    for part, module in modules_of(pipeline).items():
+        expected = getattr(stranger, part) if part in lacking else module
+        assert_same_bits(getattr(model.pipeline, part), expected)
+
+
+@pytest.mark.parametrize("t5", [True, False], ids=["config-with-t5", "config-without"])
+def test_sd3_with_clip_and_no_t5_has_none(t5, tokenizer, tmp_path, caplog):
+    pipeline, file = made_to_be_whole("sd3", tokenizer), tmp_path / "base.safetensors"
+    other = pipeline if t5 else tiny_sd3(tokenizer, t5=False)
+    other.text_encoder = pipeline.text_encoder
+    other.save_pretrained(tmp_path / "folder")
+    save_single_file(pipeline, file, whole=True, without=[T5])
+    with caplog.at_level(logging.WARNING, logger="multierase"):
+        model = load_base(file, config=str(tmp_path / "folder"), device="cpu")
+
+    assert "has CLIP and no T5" in caplog.text
+    assert model.pipeline.text_encoder_3 is None
+    tokens = model.encode(["a church"])["tokens"]
+    clip = pipeline.tokenizer_max_length
+    assert tokens[:, :clip].any()
+    assert not tokens[:, clip:].any()
+
+
+def test_a_folder_of_sd3_without_t5(tokenizer, tmp_path):
+    tiny_sd3(tokenizer, t5=False).save_pretrained(tmp_path / "folder")
+    model = load_base(tmp_path / "folder", device="cpu")
+    assert model.pipeline.text_encoder_3 is None
+
+
+@pytest.mark.parametrize("name", ["scaled_fp8", "double_blocks.0.img_attn.qkv.scale_weight"])
+def test_a_single_file_with_scales_beside_its_weights(name, tokenizer, tmp_path):
+    path = tmp_path / "base.safetensors"
+    save_single_file(made("flux-dev", tokenizer), path)
+    save_file({**load_file(path), name: torch.ones(1)}, path)
+    with pytest.raises(WeightsFileError, match="has scales beside its weights"):
+        load_base(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("sd3", "stabilityai/stable-diffusion-3.5-medium"),
+        ("flux-dev", "black-forest-labs/FLUX.1-dev"),
+        ("flux-schnell", "black-forest-labs/FLUX.1-schnell"),
+    ],
+)
+def test_by_default_the_rest_is_the_publishers(name, where, tokenizer, tmp_path, monkeypatch):
+    """The first of the marks that the names have decides: those of SD 3.5 medium, as the tiny."""
+    asked = []
+
+    def load_config(source, **_):
+        asked.append(source)
+        raise OSError(f"no {source} here")
+
+    monkeypatch.setattr("multierase.models.loading.DiffusionPipeline.load_config", load_config)
+    monkeypatch.setattr("multierase.models.loading.FluxTransformer2DModel.load_config", load_config)
+    save_single_file(made(name, tokenizer), tmp_path / "base.safetensors")
+    with pytest.raises(FileNotFoundError, match="cannot load what single file"):
+        load_base(tmp_path / "base.safetensors", device="cpu")
+    assert asked == [where]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ def run_demo(arguments: Namespace) -> dict:
         dtype=arguments.dtype,
         config=arguments.base_config,
         t5_length=arguments.t5_length,
+        resolution=arguments.resolution,
         offload=arguments.offload,
     )
     return {"out": arguments.out} | demo.run_demo(
