@@ -15,7 +15,8 @@ ORDER = """
 errors files sampling
 prompts prompts.lists prompts.wording prompts.kind emoji prompts.concepts
 models models.scopes models.conditioning models.text models.guidance models.model models.unet
-models.flow models.stable_diffusion models.sdxl models.sd3 models.flux models.loading models.weights
+models.flow models.stable_diffusion models.sdxl models.sd3 models.flux models.flux2 models.loading
+models.weights
 increments increments.provenance increments.fingerprint increments.container increments.layout
 increments.header increments.value increments.compression increments.format increments.library
 separation separation.directions separation.cache separation.dictionary separation.keep_list

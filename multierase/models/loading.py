@@ -12,6 +12,8 @@ import diffusers
 import torch
 from diffusers import (
     DiffusionPipeline,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     SD3Transformer2DModel,
@@ -20,10 +22,11 @@ from diffusers import (
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import T5EncoderModel
+from transformers import Qwen3ForCausalLM, T5EncoderModel
 
 from multierase.errors import DeviceError, WeightsFileError
 from multierase.models.flux import Flux
+from multierase.models.flux2 import Flux2Klein
 from multierase.models.model import Model
 from multierase.models.sd3 import StableDiffusion3
 from multierase.models.sdxl import StableDiffusionXL
@@ -36,22 +39,27 @@ PIPELINES: dict[str, Callable[..., Model]] = {
     "StableDiffusionXLPipeline": StableDiffusionXL,
     "StableDiffusion3Pipeline": StableDiffusion3,
     "FluxPipeline": Flux,
+    "Flux2KleinPipeline": Flux2Klein,
 }
-T5_MOST = 512  # tokens, in diffusers' pipelines
+LONG_TOWERS = (T5EncoderModel, Qwen3ForCausalLM)
+T5_MOST = 512  # tokens, in diffusers' pipelines; of Qwen3 too
 # What only the single files of a family have in their parameters' names.
 MARKS = {
     "FluxPipeline": "double_blocks.0.img_mod.lin.",  # neither FLUX.2's nor HunyuanVideo's
+    "Flux2KleinPipeline": "double_stream_modulation_img.lin.",  # and FLUX.2 dev's
     "StableDiffusion3Pipeline": "joint_blocks.",
     "StableDiffusionXLPipeline": "conditioner.embedders.1.",
     "StableDiffusionPipeline": "cond_stage_model.",
 }
-GUIDANCE = "guidance_in."  # of FLUX.1 dev
+GUIDANCE = "guidance_in."  # of FLUX.1 dev and FLUX.2 dev
 TEXT_TOWERS = ("text_encoders.", "conditioner.", "cond_stage_model.")
 TRANSFORMERS = {
     "FluxPipeline": FluxTransformer2DModel,
+    "Flux2KleinPipeline": Flux2Transformer2DModel,
     "StableDiffusion3Pipeline": SD3Transformer2DModel,
 }
-# Where the rest of a pipeline is, for a file that holds the transformer alone.
+# Where the rest of a pipeline is, for a file that holds the transformer alone. FLUX.2 klein's names
+# tell neither its size nor whether it is distilled, so that its config has to be given.
 WHOLE = {
     "FluxPipeline": "black-forest-labs/FLUX.1-dev",
     "StableDiffusion3Pipeline": "stabilityai/stable-diffusion-3.5-large",
@@ -107,8 +115,9 @@ def from_pipeline(pipeline: DiffusionPipeline, name: str, *, t5_length: int | No
 
     Args:
         name: what results and increments call it.
-        t5_length: tokens of a prompt that T5 reads, in training and in pictures; by default as many
-            as the family's pipeline does. Fewer take less memory and time.
+        t5_length: tokens of a prompt that T5 reads, or Qwen3 in FLUX.2, in training and in
+            pictures; by default as many as the family's pipeline does. Fewer take less memory and
+            time.
 
     Raises:
         ValueError: for a pipeline of a family that is not known, or a length of T5 that cannot be.
@@ -119,10 +128,12 @@ def from_pipeline(pipeline: DiffusionPipeline, name: str, *, t5_length: int | No
     if t5_length is None:
         return family(pipeline, name)
 
-    if not any(isinstance(part, T5EncoderModel) for part in pipeline.components.values()):
-        raise ValueError(f"{name} has no T5 that could read {t5_length} tokens: leave it away")
+    if not any(isinstance(part, LONG_TOWERS) for part in pipeline.components.values()):
+        raise ValueError(
+            f"{name} has neither T5 nor Qwen3 that could read {t5_length} tokens: leave it away"
+        )
     if not 1 <= t5_length <= T5_MOST:
-        raise ValueError(f"T5 cannot read {t5_length} tokens: give 1 to {T5_MOST}")
+        raise ValueError(f"T5 or Qwen3 cannot read {t5_length} tokens: give 1 to {T5_MOST}")
     return family(pipeline, name, t5_length)
 
 
@@ -199,6 +210,8 @@ def _from_single_file(source: str, dtype: torch.dtype, config: str | None) -> Di
         raise ValueError(
             f"{source!r} is not the single file of a family that is known: {sorted(MARKS)}"
         )
+    if kind == Flux2KleinPipeline.__name__:
+        _require_klein(source, config, GUIDANCE in names)
     if config is not None and _is_path(config):
         _require_config_of(kind, source, config)
 
@@ -250,6 +263,18 @@ def _transformer_file(
         source, dtype=dtype, config=rest, subfolder="transformer", local_files_only=local
     )
     return _from_folder(rest, dtype, transformer=transformer)
+
+
+def _require_klein(source: str, config: str | None, guided: bool) -> None:
+    if guided:
+        raise ValueError(
+            f"{source!r} is a single file of FLUX.2 dev, which is not supported; of FLUX.2 klein is"
+        )
+    if config is None:
+        raise ValueError(
+            f"{source!r} is a single file of FLUX.2 klein, and does not say which: give the folder "
+            "or hub id of the same model (--base_config)"
+        )
 
 
 def _require_config_of(kind: str, source: str, config: str) -> None:
