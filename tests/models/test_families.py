@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from contract import ModelContract
 from diffusers import FluxPipeline
 from einops import rearrange
@@ -60,6 +61,29 @@ class TestFlux2Klein(FlowContract):
     @pytest.fixture(params=[False, True], ids=["base", "distilled"])
     def model(self, request):
         return from_pipeline(tiny_flux2_klein(distilled=request.param), "tiny")
+
+    def test_adjusting_sees_the_empty_prompts_prediction_once_a_step(self, model):
+        if not model.guided:
+            return
+        firsts = []
+
+        def nothing(null, asked, predict, first):
+            firsts.append(first)
+            return null
+
+        def made(prompt):
+            return model.pipeline(
+                prompt=prompt,
+                num_inference_steps=2,
+                generator=torch.Generator().manual_seed(0),
+                output_type="latent",
+            ).images
+
+        with model.adjusted(nothing):
+            ours = [made("a cat"), made("a church")]
+        assert firsts == [True, False, True, False]
+        for picture in ours:
+            torch.testing.assert_close(picture, made(""))
 
     @staticmethod
     def negative(model, prompt):
