@@ -151,18 +151,19 @@ def tiny_flux2_klein(
 ) -> Flux2KleinPipeline:
     """Make FLUX.2 klein, which does not take CLIP's tokenizer: the base, or distilled."""
     torch.manual_seed(0)
-    tokenizer, width = qwen_tokenizer(), 16
+    own, width = qwen_tokenizer(), 32
     tower = Qwen3ForCausalLM(
         Qwen3Config(
-            vocab_size=len(tokenizer),
+            vocab_size=len(own),
             hidden_size=width,
-            intermediate_size=32,
+            intermediate_size=64,
             num_hidden_layers=28,  # the pipeline reads the 9th, the 18th and the 27th
-            num_attention_heads=2,
-            num_key_value_heads=1,
+            num_attention_heads=4,
+            num_key_value_heads=2,
             head_dim=8,
-            initializer_range=0.2,
-            pad_token_id=tokenizer.pad_token_id,
+            # So many random layers would make noise of a word if they had larger weights.
+            initializer_range=0.05,
+            pad_token_id=own.pad_token_id,
         )
     )
     transformer = Flux2Transformer2DModel(
@@ -183,7 +184,7 @@ def tiny_flux2_klein(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
         vae=vae,
         text_encoder=tower,
-        tokenizer=tokenizer,
+        tokenizer=own,
         transformer=transformer,
         is_distilled=distilled,
     )

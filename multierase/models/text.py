@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
+from tokenizers.decoders import ByteLevel
 
 from multierase.errors import ConceptRefused
 from multierase.models.conditioning import Conditioning
@@ -301,14 +302,16 @@ def whole_word_of(vocabulary: Collection[str]) -> Callable[[str], str | None]:
 
     Tokenizers mark words in one of four ways: CLIP at the word's end (``cat</w>``), SentencePiece
     and byte-level BPE at its beginning (``▁cat``, ``Ġcat``), WordPiece every piece but the first
-    (``##at``).
+    (``##at``). Byte-level BPE has a letter for each byte: a letter of another script is several.
     """
     ends = any(token.endswith("</w>") for token in vocabulary)
     begins = next((mark for mark in "▁Ġ" if any(t.startswith(mark) for t in vocabulary)), "")
+    read = ByteLevel().decode if begins == "Ġ" else "".join
 
     def whole(token: str) -> str | None:
         word = token.removesuffix("</w>") if ends else token.removeprefix(begins)
         marked = word != token if ends or begins else not token.startswith("##")
+        word = read([word])
         return word if marked and word.isalpha() and len(word) >= SHORTEST else None
 
     return whole
