@@ -73,7 +73,7 @@ def _batch(
     model: Model, inputs: Encoded, seeds: Sequence[int], settings: SamplingSettings
 ) -> torch.Tensor:
     _, *latents = model.latent_shape
-    height, width = (side * model.pipeline.vae_scale_factor for side in latents)
+    height, width = (side * model.scale for side in latents)
     try:
         output = model.pipeline(
             **inputs,

@@ -5,8 +5,12 @@ from __future__ import annotations
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
+    DiffusionPipeline,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     SD3Transformer2DModel,
@@ -14,11 +18,15 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -28,6 +36,17 @@ from multierase import Model, from_pipeline
 from multierase.emoji import STUDIOS, SUBJECTS
 
 SIDE = 8  # latents
+# As in Qwen3's, of what is said to it once.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}"
+    "<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+    "{% endif %}"
+)
+CHAT_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
 
 
 def tiny_sdxl(tokenizer: CLIPTokenizer, *, v_prediction: bool = False) -> StableDiffusionXLPipeline:
@@ -127,17 +146,91 @@ def tiny_flux(tokenizer: CLIPTokenizer, *, schnell: bool = False) -> FluxPipelin
     return pipeline
 
 
+def tiny_flux2_klein(
+    tokenizer: CLIPTokenizer | None = None, *, distilled: bool = False
+) -> Flux2KleinPipeline:
+    """Make FLUX.2 klein, which does not take CLIP's tokenizer: the base, or distilled."""
+    torch.manual_seed(0)
+    own, width = qwen_tokenizer(), 32
+    tower = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(own),
+            hidden_size=width,
+            intermediate_size=64,
+            num_hidden_layers=28,  # the pipeline reads the 9th, the 18th and the 27th
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            # So many random layers would make noise of a word if they had larger weights.
+            initializer_range=0.05,
+            pad_token_id=own.pad_token_id,
+        )
+    )
+    transformer = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * width,
+        timestep_guidance_channels=32,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 16, 16), latent_channels=4, norm_num_groups=4, sample_size=64
+    )
+    pipeline = Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=vae,
+        text_encoder=tower,
+        tokenizer=own,
+        transformer=transformer,
+        is_distilled=distilled,
+    )
+    pipeline.default_sample_size = SIDE
+
+    return pipeline
+
+
+def qwen_tokenizer() -> Qwen2Tokenizer:
+    """Make a tokenizer of Qwen3's kind, with its chat template: some whole words, and bytes."""
+    vocabulary = {token: index for index, token in enumerate(sorted(ByteLevel.alphabet()))}
+    merges: dict[tuple[str, str], None] = {}
+    spaced = [f"Ġ{word}" for word in _words()]
+    for word in [*spaced, *_words(), "user", "assistant", "ĊĊ"]:
+        for end in range(1, len(word)):
+            merges.setdefault((word[:end], word[end]))
+            vocabulary.setdefault(word[: end + 1], len(vocabulary))
+    for token in CHAT_TOKENS:
+        vocabulary[token] = len(vocabulary)
+
+    tokenizer = Qwen2Tokenizer(
+        vocab=vocabulary,
+        merges=list(merges),
+        unk_token=None,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=CHAT_TOKENS,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
 def t5_tokenizer() -> T5Tokenizer:
     """Make a tokenizer of T5's kind: some whole words, and letters."""
-    words = {word for text in (*STUDIOS, *SUBJECTS) for word in text.split()}
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-    pieces += [
-        (f"▁{word}", -2.0) for word in sorted({*words, *["a", "by", "in", "the", "style", "of"]})
-    ]
+    pieces += [(f"▁{word}", -2.0) for word in _words()]
     letters = "abcdefghijklmnopqrstuvwxyz"
     pieces += [("▁", -3.0), *((letter, -5.0) for letter in letters + letters.upper() + ".,'")]
 
     return T5Tokenizer(vocab=pieces, extra_ids=0)
+
+
+def _words() -> list[str]:
+    words = {word for text in (*STUDIOS, *SUBJECTS) for word in text.split()}
+
+    return sorted({*words, "a", "by", "in", "the", "style", "of"})
 
 
 def tiny_vae(channels: int = 4) -> AutoencoderKL:
@@ -193,12 +286,21 @@ def _t5(width: int) -> T5EncoderModel:
     )
 
 
-MAKE = {"sdxl": tiny_sdxl, "sd3": tiny_sd3, "flux": tiny_flux}
-LENGTH = 12  # tokens of T5, so that a test takes seconds
+MAKE = {"sdxl": tiny_sdxl, "sd3": tiny_sd3, "flux": tiny_flux, "flux2-klein": tiny_flux2_klein}
+# Tokens of T5, or of Qwen3, whose chat template has fifteen, so that a test takes seconds.
+LENGTH, CHAT_LENGTH = 12, 28
 
 
 def tiny_model(name: str, tokenizer: CLIPTokenizer) -> Model:
     """Make a model of a family."""
-    length = None if name == "sdxl" else LENGTH
+    pipeline = MAKE[name](tokenizer)
 
-    return from_pipeline(MAKE[name](tokenizer), "tiny", t5_length=length)
+    return from_pipeline(pipeline, "tiny", t5_length=length_of(pipeline))
+
+
+def length_of(pipeline: DiffusionPipeline) -> int | None:
+    """Return how many tokens the long text tower reads in tests, if there is one."""
+    if isinstance(pipeline, Flux2KleinPipeline):
+        return CHAT_LENGTH
+
+    return None if isinstance(pipeline, StableDiffusionXLPipeline) else LENGTH

@@ -122,6 +122,37 @@ FLUX_SINGLE = {
     "norm.key_norm": "attn.norm_k",
     "linear2": "proj_out",
 }
+FLUX2 = {
+    "img_in": "x_embedder",
+    "txt_in": "context_embedder",
+    "time_in.in_layer": "time_guidance_embed.timestep_embedder.linear_1",
+    "time_in.out_layer": "time_guidance_embed.timestep_embedder.linear_2",
+    "double_stream_modulation_img.lin": "double_stream_modulation_img.linear",
+    "double_stream_modulation_txt.lin": "double_stream_modulation_txt.linear",
+    "single_stream_modulation.lin": "single_stream_modulation.linear",
+    "final_layer.linear": "proj_out",
+    "final_layer.adaLN_modulation.1": "norm_out.linear",
+}
+FLUX2_DOUBLE = {
+    "img_attn.qkv": "attn.to_q attn.to_k attn.to_v",
+    "img_attn.norm.query_norm": "attn.norm_q",
+    "img_attn.norm.key_norm": "attn.norm_k",
+    "img_attn.proj": "attn.to_out.0",
+    "img_mlp.0": "ff.linear_in",
+    "img_mlp.2": "ff.linear_out",
+    "txt_attn.qkv": "attn.add_q_proj attn.add_k_proj attn.add_v_proj",
+    "txt_attn.norm.query_norm": "attn.norm_added_q",
+    "txt_attn.norm.key_norm": "attn.norm_added_k",
+    "txt_attn.proj": "attn.to_add_out",
+    "txt_mlp.0": "ff_context.linear_in",
+    "txt_mlp.2": "ff_context.linear_out",
+}
+FLUX2_SINGLE = {
+    "linear1": "attn.to_qkv_mlp_proj",
+    "norm.query_norm": "attn.norm_q",
+    "norm.key_norm": "attn.norm_k",
+    "linear2": "attn.to_out",
+}
 
 
 def unet_prefixes(unet):
@@ -237,15 +268,15 @@ def sd3_tensors(transformer):
     return all_taken(tensors, state)
 
 
-def flux_tensors(transformer):
+def flux_tensors(transformer, outer=FLUX, double=FLUX_DOUBLE, single=FLUX_SINGLE):
     state = transformer.state_dict()
-    tensors = take(state, FLUX)
+    tensors = take(state, outer)
     for index in range(transformer.config.num_layers):
         block = f"double_blocks.{index}."
-        tensors |= take(state, FLUX_DOUBLE, f"transformer_blocks.{index}.", block)
+        tensors |= take(state, double, f"transformer_blocks.{index}.", block)
     for index in range(transformer.config.num_single_layers):
         block = f"single_blocks.{index}."
-        tensors |= take(state, FLUX_SINGLE, f"single_transformer_blocks.{index}.", block)
+        tensors |= take(state, single, f"single_transformer_blocks.{index}.", block)
     swap_halves(tensors, "final_layer.adaLN_modulation.1")
 
     return all_taken(tensors, state)
@@ -267,8 +298,9 @@ def take(state, table, old="", new=""):
 def swap_halves(tensors, layer):
     """Put the shift first: diffusers has the scale first."""
     for leaf in ("weight", "bias"):
-        scale, shift = tensors[f"{layer}.{leaf}"].chunk(2)
-        tensors[f"{layer}.{leaf}"] = torch.cat([shift, scale])
+        if f"{layer}.{leaf}" in tensors:
+            scale, shift = tensors[f"{layer}.{leaf}"].chunk(2)
+            tensors[f"{layer}.{leaf}"] = torch.cat([shift, scale])
 
 
 def all_taken(tensors, state):
@@ -296,6 +328,8 @@ def parts_of(pipeline):
             CLIP_L: projected_tensors(pipeline.text_encoder),
             T5: pipeline.text_encoder_2.state_dict(),
         }
+    if kind == "Flux2KleinPipeline":
+        return {"": flux_tensors(pipeline.transformer, FLUX2, FLUX2_DOUBLE, FLUX2_SINGLE)}
     if kind == "StableDiffusion3Pipeline":
         parts = {
             "model.diffusion_model.": sd3_tensors(pipeline.transformer),

@@ -16,7 +16,7 @@ errors files sampling
 prompts prompts.lists prompts.wording prompts.kind emoji prompts.concepts
 models models.scopes models.conditioning models.text models.guidance models.model models.unet
 models.flow models.resolution models.stable_diffusion models.sdxl models.sd3 models.flux
-models.offload models.loading models.weights
+models.flux2 models.offload models.folders models.single_files models.loading models.weights
 increments increments.provenance increments.fingerprint increments.container increments.layout
 increments.header increments.value increments.compression increments.format increments.library
 separation separation.directions separation.cache separation.dictionary separation.keep_list

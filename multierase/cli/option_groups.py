@@ -30,8 +30,8 @@ def base() -> list[Option]:
         ),
         Option(
             "--t5_length",
-            "tokens of a prompt that T5 reads, for Stable Diffusion 3 and FLUX; by default as many "
-            "as the pipeline does",
+            "tokens of a prompt that T5 reads, for Stable Diffusion 3 and FLUX.1, or Qwen3, for "
+            "FLUX.2; by default as many as the pipeline does",
             type=int | None,
         ),
         Option(

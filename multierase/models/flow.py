@@ -22,15 +22,9 @@ class FlowModel(Model):
     def sampler(self, steps: int) -> Sampler:
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.pipeline.scheduler.config)
         require_steps(steps, scheduler.config.num_train_timesteps)
-        config, shift = scheduler.config, {}
-        if config.use_dynamic_shifting:
-            shift["mu"] = calculate_shift(
-                self._image_tokens,
-                config.base_image_seq_len,
-                config.max_image_seq_len,
-                config.base_shift,
-                config.max_shift,
-            )
+        shift = {}
+        if scheduler.config.use_dynamic_shifting:
+            shift["mu"] = self._shift(scheduler.config, steps)
         scheduler.set_timesteps(steps, device=self.device, sigmas=self._sigmas(steps), **shift)
 
         return Euler(scheduler)
@@ -47,6 +41,16 @@ class FlowModel(Model):
         _, height, width = self.latent_shape
 
         return (height // self.patch) * (width // self.patch)
+
+    def _shift(self, config: Any, steps: int) -> float:
+        """Return how far the scheduler of this configuration moves towards noise: ``mu``."""
+        return calculate_shift(
+            self._image_tokens,
+            config.base_image_seq_len,
+            config.max_image_seq_len,
+            config.base_shift,
+            config.max_shift,
+        )
 
     def _sigmas(self, steps: int) -> list[float] | None:
         """Return what the pipeline asks its scheduler for; ``None`` for the scheduler's own."""

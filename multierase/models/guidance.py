@@ -1,6 +1,7 @@
 """Act on the classifier-free guidance of a pipeline that is running, through its denoiser's hooks.
 
 A pipeline asks its denoiser once a step, for the empty prompt's half of a batch and the prompts'.
+FLUX.2's asks twice, for the prompts and then for the empty prompt: functions ``…_in_turn``.
 """
 
 from __future__ import annotations
@@ -63,6 +64,58 @@ def adjusted(
         return (torch.cat([null, adjust(null, asked, predict, first)]),)
 
     return _hooked(denoiser.register_forward_hook(guided, with_kwargs=True))
+
+
+def unconditional_in_turn(
+    pipeline: Any, denoiser: Any, said: Said
+) -> contextlib.AbstractContextManager[None]:
+    """Do as ``unconditional``, for a pipeline that asks for the empty prompt by itself."""
+    is_first = _first_of_step(pipeline)
+
+    def instead(denoiser, args, kwargs):
+        if is_first():
+            return args, kwargs
+        return args, kwargs | _combined(_in_place_of, said, kwargs)
+
+    return _hooked(denoiser.register_forward_pre_hook(instead, with_kwargs=True))
+
+
+def adjusted_in_turn(
+    pipeline: Any, denoiser: Any, said: Callable[[str], Said], adjust: Adjust
+) -> contextlib.AbstractContextManager[None]:
+    """Do as ``adjusted``, for a pipeline that asks for the empty prompt by itself.
+
+    It does so after the prompts, so that ``eps_null`` takes an evaluation of its own.
+    """
+    is_first, run = _first_of_step(pipeline), None
+
+    def guided(denoiser, args, kwargs, output):
+        nonlocal run
+        if not is_first() or not pipeline.do_classifier_free_guidance:
+            return output
+        timesteps = pipeline.scheduler.timesteps
+        first, run = run is not timesteps, timesteps
+
+        def predict(prompt: str) -> torch.Tensor:
+            own = kwargs | _combined(_in_place_of, said(prompt), kwargs)
+            return denoiser.forward(*args, **own)[0]
+
+        return (adjust(predict(""), output[0], predict, first),)
+
+    return _hooked(denoiser.register_forward_hook(guided, with_kwargs=True))
+
+
+def _first_of_step(pipeline: Any) -> Callable[[], bool]:
+    """Return what tells whether a call of the denoiser is the first one of a pipeline's step."""
+    seen = None
+
+    def is_first() -> bool:
+        nonlocal seen
+        # Every step makes a tensor of its own.
+        before, seen = seen, pipeline.current_timestep
+        return seen is not before
+
+    return is_first
 
 
 def _second_half(value: Any) -> Any:

@@ -19,7 +19,7 @@ from multierase.models import guidance
 from multierase.models.conditioning import Conditioning
 from multierase.models.guidance import Adjust
 from multierase.models.scopes import FAMILIES, Family, Scope
-from multierase.models.text import Text
+from multierase.models.text import Span, Text
 from multierase.prompts.lists import TaggedPrompt, read_prompts
 
 KNOWN_PROMPTS, KINDS = "prompts.csv", "kinds"
@@ -129,9 +129,14 @@ class Model(abc.ABC):
         """The shape ``(c, h, w)`` of one picture's latents."""
         channels, side = self._own_latent_shape
         if self.resolution is not None:
-            side = self.resolution // self.pipeline.vae_scale_factor
+            side = self.resolution // self.scale
 
         return channels, side, side
+
+    @property
+    def scale(self) -> int:
+        """Pixels on a side of a picture for each latent."""
+        return self.pipeline.vae_scale_factor
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Encode prompts as the model's own pipeline does; each prompt is encoded once."""
@@ -149,13 +154,17 @@ class Model(abc.ABC):
         """Return ``(n, d)``, on the CPU: the prompts' own tokens, neither begin nor padding."""
         return self.text.own_tokens(prompts, stream).cpu()
 
-    def spans(self, prompt: str, stream: str) -> list[tuple[torch.Tensor, int]]:
-        """Return a prompt's ``(l, d)`` by each tokenizer, and how many rows are not padding."""
-        return [(rows.cpu(), count) for rows, count in self.text.spans(prompt, stream)]
+    def spans(self, prompt: str, stream: str) -> list[Span]:
+        """Return a prompt's rows of a stream by each tokenizer, on the CPU."""
+        return [span._replace(rows=span.rows.cpu()) for span in self.text.spans(prompt, stream)]
 
     def token_count(self, prompt: str) -> int:
         """Return the number of a prompt's tokens by the first tokenizer, begin and end included."""
         return self.text.readers[0].count(prompt)
+
+    def own_token_count(self, prompt: str) -> int:
+        """Return the number of a prompt's tokens by the first tokenizer, without begin and end."""
+        return self.text.readers[0].own_count(prompt)
 
     def words(self) -> list[str]:
         """Return the whole words of the model's first tokenizer, by frequency, in lower case."""

@@ -9,7 +9,7 @@ from multierase.models.model import Model
 
 def require_resolution(model: Model, resolution: int) -> None:
     """Raise ``ValueError`` for pixels on a side that a model cannot make a picture of."""
-    unit = model.pipeline.vae_scale_factor * model.patch
+    unit = model.scale * model.patch
     denoiser: Any = next(iter(model.components.values()))
     # Stable Diffusion 3 has an embedding for each place of a picture.
     places = denoiser.config.get("pos_embed_max_size")

@@ -78,9 +78,10 @@ STABLE_DIFFUSION = Family(
 
 
 def _reads_text_first(parameter: str) -> str | None:
-    """The two layers of a joint-attention transformer that read text before all else is mixed in.
+    """The layers of a joint-attention transformer that read text before all else is mixed in.
 
-    Their biases read nothing, so they are not among them.
+    Their biases read nothing, so they are not among them. FLUX.2 has no pooled vector, and the
+    first of them alone.
     """
     first = {
         "transformer.context_embedder.weight": "tokens",
@@ -115,6 +116,7 @@ FAMILIES: dict[str, Family] = {
     "stable-diffusion-xl": STABLE_DIFFUSION,
     "stable-diffusion-3": TRANSFORMER,
     "flux": TRANSFORMER,
+    "flux-2-klein": TRANSFORMER,
 }
 # Files of format 1 knew one family, and named its parameters without their component.
 FAMILY_OF_FORMAT_1, COMPONENT_OF_FORMAT_1 = "stable-diffusion", "unet."

@@ -7,9 +7,10 @@ import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from tokenizers.decoders import ByteLevel
 
 from multierase.errors import ConceptRefused
 from multierase.models.conditioning import Conditioning
@@ -21,8 +22,24 @@ SHORTEST = 3  # letters of a word; shorter ones are mostly scraps
 TOKENS_AT_ONCE = 2**14  # in a text tower, which is so much faster, and needs no more memory
 LEARNED = 0.5  # of the median distance from the mean embedding; a nearer one was never trained
 
+PLACEHOLDER = "█"  # in no chat template
+
 Encode = Callable[[list[str]], Mapping[str, torch.Tensor]]
 """Encodes prompts into named tensors, batch first: ``(b, l, d)`` tokens or ``(b, d)`` vectors."""
+
+
+class Span(NamedTuple):
+    """The rows of a stream that one tokenizer has there, for one prompt.
+
+    Args:
+        rows: ``(l, d)``.
+        read: how many of them are the prompt's: begin and end are, padding is not.
+        last: the row of the last word.
+    """
+
+    rows: torch.Tensor
+    read: int
+    last: int
 
 
 @dataclass
@@ -44,7 +61,12 @@ class PromptReader:
     @property
     def begin(self) -> int:
         """The number of tokens before a prompt's first: CLIP has one, T5 none."""
-        return self.tokenizer.num_special_tokens_to_add() - 1
+        return self.tokenizer.num_special_tokens_to_add() - self.end
+
+    @property
+    def end(self) -> int:
+        """The number of tokens after a prompt's last."""
+        return 1
 
     def ids(self, prompt: str) -> list[int]:
         """Return all of a prompt's tokens, begin and end included, as long as it may be."""
@@ -52,11 +74,19 @@ class PromptReader:
 
     def own_ids(self, prompt: str) -> list[int]:
         """Return the same without begin and end."""
-        return self.ids(prompt)[self.begin : -1]
+        return self.ids(prompt)[self.begin : -self.end]
 
     def count(self, prompt: str) -> int:
         """Return the number of a prompt's tokens that are read, begin and end included."""
         return min(len(self.ids(prompt)), self.max_length)
+
+    def last(self, prompt: str) -> int:
+        """Return the place of a prompt's last word that is read; 0 if there is none."""
+        return max(self._stop(prompt) - 1, 0)
+
+    def own_count(self, prompt: str) -> int:
+        """Return the number of a prompt's tokens that are read, without begin and end."""
+        return self._stop(prompt) - self.begin
 
     def reads_whole(self, prompt: str) -> bool:
         """Return whether the tokenizer represents the whole prompt and cuts nothing off."""
@@ -76,7 +106,7 @@ class PromptReader:
             prompt,
             len(ids),
             self.max_length,
-            self.tokenizer.decode(ids[self.max_length - 1 : -1]),
+            self.tokenizer.decode(self._left_out(ids)),
         )
 
     def require_representable(self, prompt: str) -> None:
@@ -112,6 +142,53 @@ class PromptReader:
                 words.setdefault(word.lower())
 
         return list(words)
+
+    def _stop(self, prompt: str) -> int:
+        """Return the place after a prompt's last token that is read; the end is not its own."""
+        return self.count(prompt) - self.end
+
+    def _left_out(self, ids: list[int]) -> list[int]:
+        """Return the tokens that are cut off; the end stays."""
+        return ids[self.max_length - self.end : -self.end]
+
+
+class ChatReader(PromptReader):
+    """A tokenizer that reads a prompt as what a user says in a chat, without thinking about it.
+
+    Its chat template puts tokens before the prompt and after it, as begin and end. A prompt that is
+    too long is cut together with its end.
+    """
+
+    @property
+    def begin(self) -> int:
+        return self._around[0]
+
+    @property
+    def end(self) -> int:
+        return self._around[1]
+
+    def ids(self, prompt: str) -> list[int]:
+        return super().ids(self._chat(prompt))
+
+    @cached_property
+    def _around(self) -> tuple[int, int]:
+        before, _, after = self._chat(PLACEHOLDER).partition(PLACEHOLDER)
+
+        return len(super().ids(before)), len(super().ids(after))
+
+    def _chat(self, prompt: str) -> str:
+        return self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+        )
+
+    def _stop(self, prompt: str) -> int:
+        return min(len(self.ids(prompt)) - self.end, self.max_length)
+
+    def _left_out(self, ids: list[int]) -> list[int]:
+        return ids[self.max_length :]
 
 
 class Text:
@@ -162,25 +239,25 @@ class Text:
 
         return Conditioning.cat(parts)
 
-    def spans(self, prompt: str, stream: str) -> list[tuple[torch.Tensor, int]]:
-        """Return ``(l, d)`` of each tokenizer, and how many of these rows are the prompt's.
-
-        Begin and end are the prompt's, padding is not. A vector is one row, and all the prompt's.
-        """
+    def spans(self, prompt: str, stream: str) -> list[Span]:
+        """Return the rows of each tokenizer; a vector is one row, and all the prompt's."""
         said = self([prompt])[stream][0]
         if stream not in self._spans:
-            return [(said[None], 1)]
+            return [Span(said[None], 1, 0)]
 
-        spans = self._spans[stream].items()
-        return [(said[rows], self.readers[place].count(prompt)) for place, rows in spans]
+        found = []
+        for place, rows in self._spans[stream].items():
+            reader = self.readers[place]
+            found.append(Span(said[rows], reader.count(prompt), reader.last(prompt)))
+        return found
 
     def own_tokens(self, prompts: Sequence[str], stream: str) -> torch.Tensor:
         """Return ``(n, d)``: the prompts' tokens, end tokens included, begin and padding not."""
         begins = [self.readers[place].begin for place in self._spans.get(stream, {})] or [0]
         rows = []
         for prompt in dict.fromkeys(prompts):
-            for (said, count), begin in zip(self.spans(prompt, stream), begins, strict=True):
-                rows.append(said[begin:count])
+            for span, begin in zip(self.spans(prompt, stream), begins, strict=True):
+                rows.append(span.rows[begin : span.read])
 
         return torch.cat(rows)
 
@@ -231,14 +308,16 @@ def whole_word_of(vocabulary: Collection[str]) -> Callable[[str], str | None]:
 
     Tokenizers mark words in one of four ways: CLIP at the word's end (``cat</w>``), SentencePiece
     and byte-level BPE at its beginning (``▁cat``, ``Ġcat``), WordPiece every piece but the first
-    (``##at``).
+    (``##at``). Byte-level BPE has a letter for each byte: a letter of another script is several.
     """
     ends = any(token.endswith("</w>") for token in vocabulary)
     begins = next((mark for mark in "▁Ġ" if any(t.startswith(mark) for t in vocabulary)), "")
+    read = ByteLevel().decode if begins == "Ġ" else "".join
 
     def whole(token: str) -> str | None:
         word = token.removesuffix("</w>") if ends else token.removeprefix(begins)
         marked = word != token if ends or begins else not token.startswith("##")
+        word = read([word])
         return word if marked and word.isalpha() and len(word) >= SHORTEST else None
 
     return whole

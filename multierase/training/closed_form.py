@@ -63,12 +63,10 @@ def aligned(
     One pair for each tokenizer that has rows in the stream.
     """
     pairs = []
-    for (own, ended), (without, ended_without) in zip(
-        model.spans(prompt, stream), model.spans(context, stream), strict=True
-    ):
-        old, new = max(ended - 2, 0), max(ended_without - 2, 0)
-        count = len(own) - max(old, new)
-        pairs.append((own[old : old + count], without[new : new + count]))
+    for own, without in zip(model.spans(prompt, stream), model.spans(context, stream), strict=True):
+        old, new = own.last, without.last
+        count = len(own.rows) - max(old, new)
+        pairs.append((own.rows[old : old + count], without.rows[new : new + count]))
 
     return pairs
 
@@ -83,7 +81,7 @@ def concept_tokens(model: Model, concept: Concept, stream: str) -> torch.Tensor:
     rows = []
     for prompt, context in zip(concept.prompts, concept.contexts, strict=True):
         spans = zip(model.spans(prompt, stream), model.spans(context, stream), strict=True)
-        for (own, _), (without, _) in spans:
+        for (own, *_), (without, *_) in spans:
             apart = (own - without).abs().amax(dim=1) > SAME * own.abs().max()
             rows.append(own[int(apart.int().argmax()) :])
 

@@ -173,7 +173,7 @@ class Trial:
 
     def _ratios(self, name: str, forms: Sequence[str], count: int) -> dict[str, float]:
         """Return how far a name moves each form, in that of so many made-up names."""
-        others = self._made_up(max(self._length(name) - 2, 1), count)
+        others = self._made_up(max(self.model.own_token_count(name), 1), count)
         ratios = {}
         for form in forms:
             usual = median(self._moved(form, other) for other in others)

@@ -69,6 +69,11 @@ class ModelContract:
         scheduler.set_timesteps(steps)
         return scheduler
 
+    @staticmethod
+    def negative(model, prompt: str) -> dict:
+        """Return what its pipeline takes of a negative prompt."""
+        return {"negative_prompt": [prompt]}
+
     @pytest.fixture
     def conditioning(self, model) -> Conditioning:
         return model.encode(PROMPTS)
@@ -123,9 +128,9 @@ class ModelContract:
         for stream in model.streams:
             spans = model.spans("a church", stream)
             everything = model.tokens(["a church"], stream)
-            assert torch.equal(torch.cat([rows for rows, _ in spans]), everything)
+            assert torch.equal(torch.cat([span.rows for span in spans]), everything)
             counts = [reader.count("a church") for reader in model.text.readers]
-            assert all(count in counts or stream == "pooled" for _, count in spans)
+            assert all(span.read in counts or stream == "pooled" for span in spans)
 
     # Predicting.
 
@@ -133,7 +138,7 @@ class ModelContract:
         denoiser = next(iter(model.components.values()))
         with recorded([denoiser]) as calls:
             model.pipeline(
-                PROMPTS[0],
+                prompt=PROMPTS[0],
                 num_inference_steps=4,
                 guidance_scale=1.0,
                 generator=torch.Generator().manual_seed(0),
@@ -195,7 +200,7 @@ class ModelContract:
 
         def made(prompt, **given):
             generator = torch.Generator().manual_seed(0)
-            return model.pipeline(prompt, **options, **given, generator=generator).images
+            return model.pipeline(prompt=prompt, **options, **given, generator=generator).images
 
         if not model.guided:
             for act in (lambda: model.unconditional("a cat"), lambda: model.adjusted(None)):
@@ -206,7 +211,7 @@ class ModelContract:
         plain = made(PROMPTS[:1])
         with model.unconditional("a cat"):
             ours = made(PROMPTS[:1])
-        torch.testing.assert_close(ours, made(PROMPTS[:1], negative_prompt=["a cat"]))
+        torch.testing.assert_close(ours, made(PROMPTS[:1], **self.negative(model, "a cat")))
         assert not torch.allclose(ours, plain)
         with model.adjusted(lambda null, asked, predict, first: asked):
             assert torch.equal(made(PROMPTS[:1]), plain)

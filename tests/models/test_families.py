@@ -1,11 +1,13 @@
-"""Stable Diffusion XL, 3 and FLUX, tiny."""
+"""Stable Diffusion XL, 3, FLUX.1 and FLUX.2 klein, tiny."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 from contract import ModelContract
 from diffusers import FluxPipeline
-from families import tiny_flux, tiny_sd3, tiny_sdxl
+from einops import rearrange
+from families import tiny_flux, tiny_flux2_klein, tiny_sd3, tiny_sdxl
 
 from multierase import from_pipeline
 
@@ -27,7 +29,9 @@ class FlowContract(ModelContract):
     def scheduler(model, steps):
         """The pipeline's own, as its call leaves it."""
         pipeline = model.pipeline
-        pipeline("a cat", num_inference_steps=steps, output_type="latent", guidance_scale=1.0)
+        pipeline(
+            prompt="a cat", num_inference_steps=steps, output_type="latent", guidance_scale=1.0
+        )
         pipeline.scheduler._step_index = pipeline.scheduler._begin_index = None
         return pipeline.scheduler
 
@@ -48,6 +52,47 @@ class TestFlux(FlowContract):
         side = model.latent_shape[-1] * model.pipeline.vae_scale_factor
         x_t, output = (
             FluxPipeline._unpack_latents(packed, side, side, model.pipeline.vae_scale_factor)
+            for packed in (kwargs["hidden_states"], output)
+        )
+        return x_t, 1000 * kwargs["timestep"][:1], output
+
+
+class TestFlux2Klein(FlowContract):
+    @pytest.fixture(params=[False, True], ids=["base", "distilled"])
+    def model(self, request):
+        return from_pipeline(tiny_flux2_klein(distilled=request.param), "tiny")
+
+    def test_adjusting_sees_the_empty_prompts_prediction_once_a_step(self, model):
+        if not model.guided:
+            return
+        firsts = []
+
+        def nothing(null, asked, predict, first):
+            firsts.append(first)
+            return null
+
+        def made(prompt):
+            return model.pipeline(
+                prompt=prompt,
+                num_inference_steps=2,
+                generator=torch.Generator().manual_seed(0),
+                output_type="latent",
+            ).images
+
+        with model.adjusted(nothing):
+            ours = [made("a cat"), made("a church")]
+        assert firsts == [True, False, True, False]
+        for picture in ours:
+            torch.testing.assert_close(picture, made(""))
+
+    @staticmethod
+    def negative(model, prompt):
+        return {"negative_prompt_embeds": model.encode([prompt])["tokens"]}
+
+    @staticmethod
+    def seen(model, args, kwargs, output):
+        x_t, output = (
+            rearrange(packed, "b (h w) c -> b c h w", h=model.latent_shape[-2])
             for packed in (kwargs["hidden_states"], output)
         )
         return x_t, 1000 * kwargs["timestep"][:1], output

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import DiffusionPipeline, FluxTransformer2DModel, StableDiffusionPipeline
 from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
-from families import LENGTH, MAKE, tiny_flux, tiny_sd3, tiny_tower
+from families import MAKE, length_of, tiny_flux, tiny_sd3, tiny_tower
 from safetensors.torch import load_file, save_file
 from single_file import T5, save_single_file
 from torch import nn
@@ -23,11 +23,11 @@ from multierase import from_pipeline, load_base
 from multierase.errors import DeviceError, WeightsFileError
 
 FLUX_WIDTH = 3072
-SINGLE_FILES = ["sdxl", "sd3", "flux-dev", "flux-schnell"]
+SINGLE_FILES = ["sdxl", "sd3", "flux-dev", "flux-schnell", "flux2-klein"]
 
 
 def made(name: str, tokenizer: CLIPTokenizer) -> DiffusionPipeline:
-    if name.startswith("flux"):
+    if name.startswith("flux-"):
         return tiny_flux(tokenizer, schnell=name == "flux-schnell")
     return MAKE[name](tokenizer)
 
@@ -100,7 +100,8 @@ def test_a_single_file_is_the_same_base_as_its_folder(tiny, tmp_path):
 @pytest.mark.usefixtures("flux_is_tiny")
 @pytest.mark.parametrize("name", SINGLE_FILES)
 def test_a_single_file_of_every_family_is_the_same_base_as_its_folder(name, tokenizer, tmp_path):
-    pipeline, length = made(name, tokenizer), None if name == "sdxl" else LENGTH
+    pipeline = made(name, tokenizer)
+    length = length_of(pipeline)
     folder, file = str(tmp_path / "folder"), tmp_path / "base.safetensors"
     pipeline.save_pretrained(folder)
     save_single_file(pipeline, file)
@@ -133,7 +134,9 @@ def test_a_transformers_file_with_all_parts_is_read_whole(name, dtype, tokenizer
     embeddings = f"{T5}encoder.embed_tokens."
     save_single_file(pipeline, file, whole=True, without=[embeddings], dtype=dtype)
 
-    model = load_base(file, config=str(tmp_path / "folder"), device="cpu", t5_length=LENGTH)
+    model = load_base(
+        file, config=str(tmp_path / "folder"), device="cpu", t5_length=length_of(pipeline)
+    )
     assert model.dtype == torch.float32
     for part, module in modules_of(pipeline).items():
         assert_same_bits(getattr(model.pipeline, part), module)
@@ -155,7 +158,9 @@ def test_what_a_transformers_file_lacks_is_the_configs(name, without, lacking, t
     stranger = save_stranger(name, tokenizer, tmp_path / "folder")
     save_single_file(pipeline, file, whole=True, without=without)
 
-    model = load_base(file, config=str(tmp_path / "folder"), device="cpu", t5_length=LENGTH)
+    model = load_base(
+        file, config=str(tmp_path / "folder"), device="cpu", t5_length=length_of(pipeline)
+    )
     for part, module in modules_of(pipeline).items():
         expected = getattr(stranger, part) if part in lacking else module
         assert_same_bits(getattr(model.pipeline, part), expected)
@@ -210,8 +215,8 @@ def test_by_default_the_rest_is_the_publishers(name, where, tokenizer, tmp_path,
         asked.append(source)
         raise OSError(f"no {source} here")
 
-    monkeypatch.setattr("multierase.models.loading.DiffusionPipeline.load_config", load_config)
-    monkeypatch.setattr("multierase.models.loading.FluxTransformer2DModel.load_config", load_config)
+    for kind in (DiffusionPipeline, FluxTransformer2DModel):
+        monkeypatch.setattr(kind, "load_config", load_config)
     save_single_file(made(name, tokenizer), tmp_path / "base.safetensors")
     with pytest.raises(FileNotFoundError, match="cannot load what single file"):
         load_base(tmp_path / "base.safetensors", device="cpu")
@@ -220,7 +225,14 @@ def test_by_default_the_rest_is_the_publishers(name, where, tokenizer, tmp_path,
 
 @pytest.mark.parametrize(
     ("name", "other"),
-    [("sdxl", "sd3"), ("sd3", "flux-dev"), ("flux-dev", "sdxl"), ("flux-schnell", "sd3")],
+    [
+        ("sdxl", "sd3"),
+        ("sd3", "flux-dev"),
+        ("flux-dev", "sdxl"),
+        ("flux-schnell", "sd3"),
+        ("flux2-klein", "flux-schnell"),
+        ("flux-schnell", "flux2-klein"),
+    ],
 )
 def test_a_single_file_is_not_loaded_with_another_familys_config(name, other, tokenizer, tmp_path):
     pipeline, stranger = made(name, tokenizer), made(other, tokenizer)
@@ -257,7 +269,7 @@ def test_dev_and_schnell_are_told_apart(name, other, tokenizer, tmp_path):
 
 
 @pytest.mark.usefixtures("flux_is_tiny")
-@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux-dev"])
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux-dev", "flux2-klein"])
 def test_a_single_file_that_lacks_weights(name, tokenizer, tmp_path):
     pipeline, path = made(name, tokenizer), tmp_path / "base.safetensors"
     pipeline.save_pretrained(tmp_path / "folder")
@@ -270,6 +282,33 @@ def test_a_single_file_that_lacks_weights(name, tokenizer, tmp_path):
         load_base(path, config=str(tmp_path / "folder"), device="cpu")
     with pytest.raises(FileNotFoundError, match="no config at"):
         load_base(path, config=str(tmp_path / "nowhere"), device="cpu")
+
+
+def test_of_flux_2_klein_alone_is_loaded_and_its_config_has_to_be_given(tokenizer, tmp_path):
+    save_single_file(made("flux2-klein", tokenizer), tmp_path / "klein.safetensors")
+    with pytest.raises(ValueError, match="is a single file of FLUX.2 klein, and does not say wh"):
+        load_base(tmp_path / "klein.safetensors", device="cpu")
+    weights = load_file(tmp_path / "klein.safetensors")
+    weights["guidance_in.in_layer.weight"] = weights["time_in.in_layer.weight"].clone()
+    save_file(weights, tmp_path / "dev.safetensors")
+    with pytest.raises(ValueError, match="of FLUX.2 dev, which is not supported"):
+        load_base(tmp_path / "dev.safetensors", device="cpu")
+
+
+def test_a_length_that_cannot_be(tokenizer):
+    with pytest.raises(ValueError, match="has neither T5 nor Qwen3 that could read 12 tokens"):
+        from_pipeline(made("sdxl", tokenizer), "tiny", t5_length=12)
+    with pytest.raises(ValueError, match="cannot read 513 tokens: give 1 to 512"):
+        from_pipeline(made("sd3", tokenizer), "tiny", t5_length=513)
+    with pytest.raises(ValueError, match="in 15 tokens: its chat template has 15, give more"):
+        from_pipeline(made("flux2-klein", tokenizer), "tiny", t5_length=15)
+
+
+def test_a_tokenizer_that_pads_before_the_prompt(tokenizer):
+    pipeline = made("flux2-klein", tokenizer)
+    pipeline.tokenizer.padding_side = "left"
+    with pytest.raises(ValueError, match="pads before the prompt is not supported"):
+        from_pipeline(pipeline, "tiny")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -307,6 +346,12 @@ def test_a_pickled_checkpoint_is_not_loaded(tmp_path):
 def test_a_family_that_is_not_known(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "WanPipeline"}))
     with pytest.raises(ValueError, match="is a WanPipeline, which is not supported"):
+        load_base(tmp_path)
+
+
+def test_flux_2_dev_is_not_known(tmp_path):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "Flux2Pipeline"}))
+    with pytest.raises(ValueError, match="is a Flux2Pipeline, which is not .*'Flux2KleinPipeline'"):
         load_base(tmp_path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from families import LENGTH, MAKE, SIDE
+from families import MAKE, SIDE, length_of
 
 from multierase import EraseSettings, Model, SamplingSettings, erase, from_pipeline, load_base
 from multierase.evaluation.evaluator import Evaluator
@@ -17,9 +17,9 @@ TWO = SamplingSettings(inference_steps=2)
 
 
 def resized(name: str, tokenizer, resolution: int | None) -> Model:
-    length = None if name == "sdxl" else LENGTH
+    pipeline = MAKE[name](tokenizer)
 
-    return from_pipeline(MAKE[name](tokenizer), "tiny", t5_length=length, resolution=resolution)
+    return from_pipeline(pipeline, "tiny", t5_length=length_of(pipeline), resolution=resolution)
 
 
 @pytest.fixture(params=list(MAKE))
@@ -31,7 +31,7 @@ def model(request, tokenizer) -> Model:
 def test_by_default_it_is_the_bases_own(name, tokenizer):
     model = resized(name, tokenizer, None)
     side = SIDE * model.pipeline.vae_scale_factor
-    assert model.latent_shape[1:] == (SIDE, SIDE)
+    assert model.latent_shape[1:] == (side // model.scale, side // model.scale)
     assert generate(model, ["a cat"], [0], TWO).shape == (1, 3, side, side)
     same = resized(name, tokenizer, side)
     assert torch.equal(generate(same, ["a cat"], [0], TWO), generate(model, ["a cat"], [0], TWO))
@@ -72,7 +72,8 @@ def test_training_is_at_that_size(model, monkeypatch):
         steps=2, trajectories=2, batch_size=2, sampler_steps=2, kind="none", stop_at=None
     )
     erase(model, "Noto", settings)
-    assert seen == {(model.latent_shape[0], 12, 12)}
+    side = PIXELS // model.scale
+    assert seen == {(model.latent_shape[0], side, side)}
 
 
 @pytest.mark.parametrize(

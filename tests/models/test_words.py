@@ -59,10 +59,12 @@ def token_count(encoder: Text, text: str) -> int:
         # SentencePiece and byte-level BPE mark its beginning.
         (["▁cat", "cat", "▁do", "▁dog", "s", "▁Noto"], ["cat", "dog", "Noto"]),
         (["Ġcat", "cat", "Ġdo", "Ġdog", "s", "ĠNoto"], ["cat", "dog", "Noto"]),
+        # Two bytes are one letter there; a piece of a letter is none.
+        (["Ġcat", "ĠÐ½Ð¾Ñĩ", "ĠÑģÑĤÐ", "ĠÃ©tÃ©"], ["cat", "ноч", "été"]),
         # WordPiece marks all the other pieces.
         (["cat", "##cat", "do", "dog", "##s", "Noto", "[CLS]"], ["cat", "dog", "Noto"]),
     ],
-    ids=["clip", "sentencepiece", "bytes", "wordpiece"],
+    ids=["clip", "sentencepiece", "bytes", "scripts", "wordpiece"],
 )
 def test_whole_words_by_each_way_to_mark_them(vocabulary, words):
     whole = whole_word_of(vocabulary)

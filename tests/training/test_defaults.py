@@ -101,7 +101,7 @@ def test_what_a_kind_fills_in(tiny, given, kind, filled):
     [(None, "text-input"), (UNSAFE, "esd-x"), (load_kind("artist"), "text-input")],
     ids=["none", "unsafe", "artist"],
 )
-@pytest.mark.parametrize("family", ["sd3", "flux"])
+@pytest.mark.parametrize("family", ["sd3", "flux", "flux2-klein"])
 def test_a_family_without_a_kinds_scope_takes_its_own(tokenizer, family, kind, scope):
     model = tiny_model(family, tokenizer)
     assert with_defaults(EraseSettings(), kind, model).scope == scope

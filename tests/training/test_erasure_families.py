@@ -1,4 +1,4 @@
-"""A whole erasure on Stable Diffusion XL, 3 and FLUX; random weights, but the real layouts."""
+"""A whole erasure on every other family; random weights, but the real layouts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from compositions import assert_bits, snapshot
-from families import LENGTH, MAKE, SIDE, tiny_model
+from families import LENGTH, MAKE, SIDE, length_of, tiny_model
 
 from multierase import (
     EraseSettings,
@@ -94,6 +94,12 @@ def plain_prediction(pipeline, x_t: torch.Tensor, t: torch.Tensor, prompt: str) 
         )
         return pipeline.transformer(x_t, tokens, pooled, t).sample.numpy()
 
+    if isinstance(pipeline, diffusers.Flux2KleinPipeline):
+        tokens, text_ids = pipeline.encode_prompt(prompt, max_sequence_length=length_of(pipeline))
+        packed, ids = pipeline._pack_latents(x_t), pipeline._prepare_latent_ids(x_t)
+        output = pipeline.transformer(packed, tokens, t / 1000, ids, text_ids).sample
+        return pipeline._unpack_latents_with_ids(output, ids).numpy()
+
     tokens, pooled, text_ids = pipeline.encode_prompt(prompt, None, max_sequence_length=LENGTH)
     packed = pipeline._pack_latents(x_t, *x_t.shape)
     ids = pipeline._prepare_latent_image_ids(1, SIDE // 2, SIDE // 2, "cpu", x_t.dtype)
@@ -119,7 +125,7 @@ def test_the_target_is_the_papers_by_diffusers_and_numpy(model):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_the_precision_of_the_base_is_kept(model, settings, dtype, tmp_path):
     model.pipeline.save_pretrained(tmp_path / "base")
-    length = None if model.family == "stable-diffusion-xl" else LENGTH
+    length = length_of(model.pipeline)
     half = load_base(tmp_path / "base", device="cpu", dtype=dtype, t5_length=length)
     assert half.dtype == getattr(torch, dtype)
     assert half.family == model.family

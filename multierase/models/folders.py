@@ -1,0 +1,80 @@
+"""Diffusers' pipelines of the families that are known, from folders and hub ids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from safetensors import SafetensorError
+
+from multierase.errors import WeightsFileError
+from multierase.models.flux import Flux
+from multierase.models.flux2 import Flux2Klein
+from multierase.models.model import Model
+from multierase.models.sd3 import StableDiffusion3
+from multierase.models.sdxl import StableDiffusionXL
+from multierase.models.stable_diffusion import StableDiffusion
+
+INDEX = "model_index.json"
+PIPELINES: dict[str, Callable[..., Model]] = {
+    "StableDiffusionPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
+    "Flux2KleinPipeline": Flux2Klein,
+}
+
+
+def is_path(source: str) -> bool:
+    """Tell a path from a hub id, which is ``owner/name``."""
+    # A folder on this disk comes first: a typing error must not be looked up on a hub.
+    if (Path(source).expanduser() / INDEX).is_file():
+        return True
+
+    return bool(Path(source).suffix) or source.startswith((".", "/", "~")) or source.count("/") != 1
+
+
+def index_of(source: str) -> tuple[str, dict[str, Any]]:
+    """Return the pipeline class that a folder's index names, or a hub id's; and the index."""
+    if not Path(source).is_dir():
+        index = DiffusionPipeline.load_config(source)
+        return index["_class_name"], index
+
+    path = Path(source) / INDEX
+    try:
+        index = json.loads(path.read_text("utf-8"))
+        return index["_class_name"], index
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsFileError(f"{path} cannot be read: {error!r}") from error
+
+
+def require_known(kind: str, source: str) -> None:
+    if kind not in PIPELINES:
+        raise ValueError(
+            f"{source!r} is a {kind}, which is not supported; supported: {sorted(PIPELINES)}"
+        )
+
+
+def from_folder(source: str, dtype: torch.dtype, **parts: Any) -> DiffusionPipeline:
+    """Load a folder or a hub id; ``parts`` are there already."""
+    try:
+        kind, index = index_of(source)
+        require_known(kind, source)
+        # Diffusers writes that Stable Diffusion 3 has no T5, and asks for it when it reads that.
+        absent = dict.fromkeys(name for name, value in index.items() if value == [None, None])
+        parts = absent | parts
+        if kind == StableDiffusionPipeline.__name__:
+            parts["safety_checker"] = None
+        pipeline = getattr(diffusers, kind)
+        return pipeline.from_pretrained(source, dtype=dtype, trust_remote_code=False, **parts)
+    except (OSError, SafetensorError) as error:
+        if Path(source).is_dir():
+            raise WeightsFileError(
+                f"base {source!r} is damaged, or not complete: {error}"
+            ) from error
+        raise FileNotFoundError(f"cannot load base {source!r}: {error}") from error
