@@ -45,6 +45,9 @@ VARIANTS = {
     "student, 240 steps": {"schedule": "student", "steps": 240},
     "bare name alone": {"known": False},
     "esd-x": {"scope": "esd-x"},
+    "full": {"scope": "full"},
+    "full, rank 16": {"scope": "full", "rank": 16},
+    "full, rank 4": {"scope": "full", "rank": 4},
     "plain ESD-x (bare name, free)": {**FREE, "scope": "esd-x"},
     "plain ESD-x-strict (bare name, free)": FREE,
 }

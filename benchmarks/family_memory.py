@@ -279,6 +279,8 @@ def main() -> None:
     options = parser(__doc__, shards=False)
     options.add_argument("--bases", nargs="+", choices=PIPELINES, default=list(PIPELINES))
     arguments = options.parse_args()
+    if not torch.cuda.is_available():
+        options.error("this benchmark needs a GPU")
     results = Results(arguments.out)
     # Random weights understand no name, so every one passes.
     trial.DRAWN = 0.0

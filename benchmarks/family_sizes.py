@@ -3,14 +3,17 @@
     python benchmarks/family_sizes.py --out benchmarks/results/family_sizes.json
 
 From the published configurations alone: the denoisers have no numbers, so this takes seconds. The
-memory is that of weights, increment, gradient and Adam's two moments in training; activations, text
-towers and VAE come on top. Prints a table on stderr and one JSON object on stdout.
+memory is that of weights, increment, gradient and Adam's two moments in training, and of the
+changed weights where a scope has more than readers of the text; activations, text towers and VAE
+come on top. A scope whose increment would be gigabytes is trained in factors. Separated parameters
+are counted whole, which is the most that they can take. ``family_memory.py`` measures it on a GPU.
+Prints a table on stderr and one JSON object on stdout.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -25,6 +28,7 @@ from multierase.models.model import Model
 from multierase.models.sd3 import StableDiffusion3
 from multierase.models.sdxl import StableDiffusionXL
 from multierase.models.stable_diffusion import StableDiffusion
+from multierase.training.defaults import DEFAULT_RANK, DENSE_MOST
 
 HALF, WHOLE = 2, 4  # bytes
 COPIES = 4  # of what is trained, in float32: increment, gradient, two moments
@@ -108,10 +112,26 @@ def sizes(model: Model) -> dict[str, dict[str, Any]]:
             "tensors": len(names),
             "parameters": count,
             "increment_bytes": HALF * count,
-            "training_bytes": HALF * every + COPIES * WHOLE * count,
+            **training(model, names, every),
         }
 
     return found
+
+
+def training(model: Model, names: Sequence[str], every: int) -> dict[str, int]:
+    """Return the numbers that are trained by default, and the bytes that training holds."""
+    here, readers = model.parameters(), model.readers
+    free = [name for name in names if name not in readers]
+    low = sum(here[name].numel() for name in free) >= DENSE_MOST
+    trained = 0
+    for name in names:
+        shape = here[name].shape
+        factored = low and name in free and len(shape) == 2
+        trained += DEFAULT_RANK * sum(shape) if factored else here[name].numel()
+
+    changed = sum(here[name].numel() for name in names) if free else 0
+    held = HALF * (every + changed) + COPIES * WHOLE * trained
+    return {"rank": DEFAULT_RANK if low else 0, "trained": trained, "training_bytes": held}
 
 
 def main() -> None:
