@@ -4,8 +4,8 @@
 
 For each base, and for 1, 3, 6 and 8 erased studios: what remains of them, what the others and the
 subjects keep, what a restored studio gives again, and what an erasure costs. By the defaults, by
-the same without their start, by as many steps as unseen sentences ask for, by the defaults before
-them, by the authors' own settings, and by UCE. The
+the same with the ninth studio as a sibling, without their start, and with as many steps as unseen
+sentences ask for, by the defaults before them, by the authors' own settings, and by UCE. The
 judge looks at sentences that the base was taught. ``emoji`` is taken without its list of prompts,
 as any other base, and once more with it. A studio that is refused counts as erased, and remains.
 Certificates are compared with the judge: of erased studios the degree with what remains, of the
@@ -56,6 +56,7 @@ class Arm:
     Args:
         solve: how increments are put together; by default as the workspace decides.
         own_list: with the prompts and kinds that the base's folder lists.
+        siblings: the studios that are not erased at all are given as siblings.
         seeded: whether another seed gives another increment.
     """
 
@@ -63,6 +64,7 @@ class Arm:
     method: str = "esd"
     solve: Solve | None = None
     own_list: bool = False
+    siblings: bool = False
     seeded: bool = True
 
     @property
@@ -103,6 +105,7 @@ ESD = replace(
 ARMS = {
     "new": Arm(EraseSettings()),
     "new, own list": Arm(EraseSettings(), own_list=True),
+    "new, siblings": Arm(EraseSettings(), siblings=True),
     "new, from the base": Arm(FROM_THE_BASE),
     "new, until unseen": Arm(UNTIL_UNSEEN),
     "old": Arm(OLD, solve="sum"),
@@ -222,6 +225,9 @@ class AnyBase:
         arm, library, began = ARMS[cell.arm], workspace.library, time.perf_counter()
         settings = replace(arm.settings, seed=cell.seed)
         studios = self.erased_at_all(cell.base)
+        if arm.siblings:
+            others = tuple(studio for studio in cell.base.studios if studio not in studios)
+            settings = replace(settings, siblings=others)
         missing = [studio for studio in studios if studio not in library]
         if missing:
             workspace.train(

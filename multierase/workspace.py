@@ -35,6 +35,7 @@ from multierase.training.certificate import certify, examined
 from multierase.training.defaults import kind_of
 from multierase.training.settings import EraseSettings
 
+MOST_SIBLINGS = 64  # that one file may name
 ENTANGLED = 0.5  # share of an increment's own effect; from here on it is worth a warning
 
 logger = logging.getLogger(__name__)
@@ -145,13 +146,18 @@ class Workspace:
     def _dictionaries(self) -> list[Dictionary]:
         """Return one for each kind of the library's increments."""
         forms: dict[str, set[str]] = {}
+        siblings: dict[str, list[str]] = {}
         headers = self._library.headers() if self._library is not None else {}
         for header in headers.values():
             made = header.provenance
             in_mean = (made.separation and made.separation.kept_in_mean) or {}
             listed = in_mean.get("forms")
             if listed and isinstance(listed, list):
-                forms.setdefault(str(made.settings.get("kind")), set()).update(map(str, listed))
+                kind_name = str(made.settings.get("kind"))
+                forms.setdefault(kind_name, set()).update(map(str, listed))
+                near = in_mean.get("siblings")  # those that were given
+                if isinstance(near, list):
+                    siblings.setdefault(kind_name, []).extend(map(str, near[:MOST_SIBLINGS]))
 
         found = []
         for name, wanted in sorted(forms.items()):
@@ -162,8 +168,9 @@ class Workspace:
                 continue
             if kind is not None:
                 templates = [form for form in kind.sentences if form in wanted]
-                folder = self.library.folder
-                found.append(Dictionary.of(self.model, kind, templates, folder, progress=True))
+                near, folder = sorted(siblings.get(name, ())), self.library.folder
+                made_of = self.model, kind, templates, folder
+                found.append(Dictionary.of(*made_of, siblings=near, progress=True))
 
         return found
 

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 ATTEMPTS = 1000
 SHORTEST = 3  # letters of a word; shorter ones are mostly scraps
-TOKENS_AT_ONCE = 2**14  # in a text tower, which is so much faster, and needs no more memory
+TOKENS_AT_ONCE = 2**14  # a text tower is no faster with more, and takes more memory
 LEARNED = 0.5  # of the median distance from the mean embedding; a nearer one was never trained
 
 PLACEHOLDER = "█"  # in no chat template

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import random
 import re
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,6 +59,17 @@ class Kind:
     scope: str | None = None
     anchor: str = ""
     eta: float | None = None
+
+    def sentences_about(
+        self, name: str, forms: Sequence[str], words: Sequence[str], count: int, rng: random.Random
+    ) -> list[str]:
+        """Return ``count`` sentences about a name, in these forms in turn, with random words."""
+        found = []
+        for index in range(count):
+            form = forms[index % len(forms)]
+            found.append(self.sentence(form, name, rng.choice(words))[0])
+
+        return found
 
     def sentence(self, template: str, name: str, subject: str) -> tuple[str, str]:
         """Return one of the ``sentences`` about ``name`` and ``subject``, and its context."""

@@ -36,6 +36,7 @@ SETTLED = 0.1  # how much farther out an unlisted sentence may lie than a listed
 RIDGE = 1e-3  # of the mean variance, as in the separation
 SUBJECT = "subject}"  # how the placeholders of a subject end
 REMEMBERED = 16  # Gram matrices of a part of the sentences
+ABOUT_EACH = 8  # sentences about a sibling; somebody waits for them, too
 FEW = 64  # sentences that are encoded at once while somebody waits
 MOST_MOVED = 512  # sentences that a solve is told of once more; 32 depend on chance
 GRAM = "gram"  # its name in a file
@@ -79,12 +80,14 @@ class Dictionary:
         model: whose text encoders read them.
         kind: whose forms they have.
         forms: by template, and ``CAPTIONS``.
+        siblings: names like those that are erased, which are to stay.
         progress: show progress bars on stderr.
     """
 
     model: Model
     kind: Kind
     forms: Mapping[str, Form]
+    siblings: tuple[str, ...] = ()
     progress: bool = field(default=False, compare=False, repr=False)
     _kin: dict[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
     # Encoding what is left out takes longer than the solve that asks for it.
@@ -100,6 +103,7 @@ class Dictionary:
         templates: Iterable[str],
         folder: str | Path | None = None,
         *,
+        siblings: Iterable[str] = (),
         progress: bool = False,
     ) -> Dictionary:
         """Draw sentences of each form until unlisted ones are no news; see ``novelty``.
@@ -107,6 +111,7 @@ class Dictionary:
         Args:
             templates: of the kind's sentences.
             folder: keep each form in a file there, for models with the same text encoders.
+            siblings: names like those that are erased, which are to stay.
             progress: show a progress bar on stderr.
         """
         forms = {}
@@ -115,7 +120,7 @@ class Dictionary:
             if form.count:
                 forms[template] = form
 
-        return cls(model, kind, forms, progress)
+        return cls(model, kind, forms, tuple(dict.fromkeys(siblings)), progress)
 
     @property
     def count(self) -> int:
@@ -144,6 +149,26 @@ class Dictionary:
         """
         apart = self._apart(erased)
         return self._remembered((stream, apart), lambda: self._without(stream, apart))
+
+    def about_siblings(self, stream: str, erased: Iterable[str]) -> torch.Tensor | None:
+        """Return ``(d, d)`` of sentences about the siblings that are not erased, if there are any.
+
+        They are a list of their own, so that a few names weigh as much as the whole vocabulary.
+        """
+        gone = {concept.lower() for concept in erased}
+        names = [name for name in self.siblings if name.lower() not in gone]
+        forms = [template for template in self.forms if template != CAPTIONS]
+        prompts: dict[str, None] = {}
+        for name in names if forms else ():
+            found = self.kind.sentences_about(
+                name, forms, self.words, ABOUT_EACH, random.Random(name)
+            )
+            prompts |= dict.fromkeys(found)
+
+        listed = tuple(prompt for prompt in prompts if self.model.reads_whole(prompt))
+        if not listed:
+            return None
+        return self._remembered((stream, listed), lambda: self._encoded(stream, listed))
 
     def most_moved(
         self, stream: str, erased: Iterable[str], movement: torch.Tensor

@@ -87,6 +87,10 @@ class KeepList:
         """Return ``(d, d)`` of each list that is kept, without what is about the erased."""
         erased = list(erased)
         found = [dictionary.gram(stream, erased) for dictionary in self.dictionaries]
+        for dictionary in self.dictionaries:
+            near = dictionary.about_siblings(stream, erased)
+            if near is not None:
+                found.append(near)
         # The empty prompt alone is no list beside a dictionary.
         if not found or self.prompts:
             found.append(self.gram(stream, erased))

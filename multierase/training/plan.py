@@ -58,6 +58,7 @@ class Plan:
         directions: by stream the directions that its readers are trained along; empty if they are
             trained freely.
         beside: names of the concepts under whose increments it is trained too.
+        given: siblings that were named, in place of the nearest.
         tried: what the base understands of the concept; ``None`` without a kind.
         watched: held-back sentences that may end the training.
         asked: held-back sentences and kept prompts of the certificate.
@@ -76,6 +77,7 @@ class Plan:
     kept: tuple[str, ...]
     directions: Mapping[str, Directions]
     beside: tuple[str, ...]
+    given: tuple[str, ...]
     tried: Tried | None
     watched: tuple[Question, ...]
     asked: tuple[Question, ...]
@@ -122,6 +124,8 @@ class Plan:
             in_mean = {"prompts": len(self.listed), "sha256": digest}
             if self.tried is not None:
                 in_mean |= {"dictionary": self.dictionary, "forms": list(self.tried.forms)}
+            if self.given:
+                in_mean["siblings"] = list(self.given)
         found = {
             stream: {"rank": float(each.rank), "residual": round(each.residual, 5)}
             for stream, each in self.directions.items()
@@ -229,7 +233,8 @@ class Planner:
                 "erase it by: keep other prompts",
                 concept.name,
             )
-        siblings = settings.siblings or self._nearest(concept, exact, listed, dictionary, streams)
+        given = settings.siblings
+        siblings = given or self._nearest(concept, exact, listed, dictionary, streams)
         settings = replace(settings, siblings=siblings)
         near = self._about_siblings(siblings, tried)
         found = {s: self._directions(concept, exact, listed, near, dictionary, s) for s in streams}
@@ -248,6 +253,7 @@ class Planner:
             kept=kept if settings.keep_weight else (),
             directions=found,
             beside=tuple(beside),
+            given=given,
             tried=tried,
             watched=watched,
             asked=(*asked, *to_stay),
@@ -351,9 +357,9 @@ class Planner:
         found = []
         for name in siblings:
             rng = self._random(f"siblings/{name}")
-            for index in range(SIBLING_SENTENCES):
-                form = tried.forms[index % len(tried.forms)]
-                found.append(self.kind.sentence(form, name, rng.choice(self.words))[0])
+            found += self.kind.sentences_about(
+                name, tried.forms, self.words, SIBLING_SENTENCES, rng
+            )
 
         return tuple(prompt for prompt in dict.fromkeys(found) if self.model.reads_whole(prompt))
 

@@ -32,6 +32,7 @@ from multierase.separation.dictionary import (
     novelty,
 )
 from multierase.separation.directions import gram
+from multierase.workspace import MOST_SIBLINGS
 
 PHOTO, BESIDE, BARE = "a photo of {a_name}", "{a_subject} beside {a_name}", "{name}"
 THINGS = Kind(
@@ -455,6 +456,40 @@ def test_a_keep_lists_lists(tiny, things):
     assert listed.dictionaries == ()
 
 
+def test_siblings_are_a_list_of_their_own_until_they_are_erased(tiny, things):
+    near = replace(things, siblings=("barn", "Cow Bell", "barn"))
+    list_of = KeepList.of(tiny, [], ["barn"]).beside([near]).lists
+    whole, siblings = list_of("tokens", ["church"])
+    assert torch.equal(whole, things.gram("tokens", ["church"]))
+    assert len(list_of("tokens", ["Barn", "cow bell"])) == 1
+    one, both = (near.about_siblings("tokens", gone) for gone in (["BARN"], []))
+    assert torch.equal(both, siblings)
+    assert one.trace() < both.trace()
+
+
+def test_what_is_said_of_siblings_is_in_every_form(tiny, things, monkeypatch):
+    read, whole = [], type(tiny).fresh_tokens
+
+    def recorded(self, prompts, *args):
+        read.extend(prompts)
+        return whole(self, prompts, *args)
+
+    monkeypatch.setattr(type(tiny), "fresh_tokens", recorded)
+    replace(things, siblings=("barn", "bell")).about_siblings("tokens", [])
+    for name in ("barn", "bell"):
+        assert 1 < len([prompt for prompt in read if prompt.endswith(f"beside a {name}")]) <= 8
+        assert f"a photo of a {name}" in read
+    assert all("barn" in prompt or "bell" in prompt for prompt in read)
+
+
+def test_without_siblings_or_forms_there_is_no_list_of_them(tiny, things):
+    assert things.about_siblings("tokens", []) is None
+    captions = {CAPTIONS: things.forms[CAPTIONS]}
+    assert Dictionary(tiny, THINGS, captions, ("barn",)).about_siblings("tokens", []) is None
+    unreadable = replace(things, siblings=("barn " * 30,))
+    assert unreadable.about_siblings("tokens", []) is None
+
+
 # Of a library.
 
 
@@ -472,13 +507,15 @@ def kind_file(tmp_path):
 def library(tiny, tmp_path):
     """Make a library of increments that were trained beside these forms of these kinds."""
 
-    def library(*made: tuple[object, object]) -> Library:
+    def library(*made: tuple[object, object], siblings: object = ()) -> Library:
         library = Library(tmp_path / "library", create=True)
         for place, (kind, forms) in enumerate(made):
             increment = random_increment(tiny, f"concept {place}", "esd-x-strict", place)
-            separation = Separation(("",), {"prompts": 0, "forms": forms})
+            in_mean = {"prompts": 0, "forms": forms, "siblings": siblings}
             provenance = replace(
-                increment.provenance, settings={"kind": kind}, separation=separation
+                increment.provenance,
+                settings={"kind": kind},
+                separation=Separation(("",), in_mean),
             )
             library.save(replace(increment, provenance=provenance))
         return library
@@ -501,6 +538,22 @@ def test_a_workspace_keeps_the_forms_that_its_increments_were_trained_beside(
     assert torch.equal(kept, expected.gram("tokens", ["church"]))
     folder = workspace.library.folder
     assert len([path for path in folder.iterdir() if path.name.startswith(".dictionary")]) == 3
+
+
+@pytest.mark.parametrize(
+    ("siblings", "found"),
+    [(["barn", "bell"], ("barn", "bell")), ([3, None], ("3", "None")), ("barn", ()), (7, ())],
+)
+def test_a_workspace_keeps_its_increments_siblings(tiny, library, kind_file, siblings, found):
+    made = [(kind_file, [BARE]), (kind_file, [PHOTO])]
+    (kept,) = Workspace(library(*made, siblings=siblings), tiny).keep_list.dictionaries
+    assert kept.siblings == found
+
+
+def test_one_file_does_not_name_too_many_siblings(tiny, library, kind_file):
+    many = [f"barn {place}" for place in range(500)]
+    (kept,) = Workspace(library((kind_file, [BARE]), siblings=many), tiny).keep_list.dictionaries
+    assert len(kept.siblings) == MOST_SIBLINGS
 
 
 def test_a_kind_that_is_gone_is_told(tiny, library, caplog):

@@ -168,6 +168,9 @@ def test_siblings_end_in_the_provenance_and_move_less(emoji, quick):
     made = increment.provenance
     assert made.settings["siblings"] == ["Twemoji", "Firefox"]
     assert made.separation.kept_in_mean["prompts"] == 2
+    assert made.separation.kept_in_mean["siblings"] == ["Twemoji", "Firefox"]
+    found = erase(emoji, "Noto", replace(settings, siblings=())).provenance
+    assert "siblings" not in (found.separation.kept_in_mean or {})  # nobody named them
 
     moved = []
     for given in (settings, replace(settings, siblings=())):
