@@ -12,6 +12,7 @@ from multierase.errors import ConceptRefused
 from multierase.methods import Refusal
 from multierase.prompts.wording import with_article
 from multierase.training import loop
+from multierase.training import trial as module
 from multierase.training.defaults import NOTHING, kind_of
 from multierase.training.plan import Planner
 from multierase.training.trajectories import denoise_partway
@@ -211,6 +212,19 @@ def test_a_name_that_the_base_does_not_draw_is_refused(tracked, name):
     assert refused.value.concept == name
     assert "so there is nothing to erase" in str(refused.value)
     assert "'studio' was taken" in str(refused.value)
+
+
+def test_who_looks_made_up_is_looked_at_again(emoji, tracked, monkeypatch):
+    """By other points, subjects and made-up names; what that costs is counted."""
+    monkeypatch.setattr(module, "DRAWN", 1e6)
+    doubted = Tracked(emoji)
+    again, cost = doubted.of("Noto")
+    assert cost == doubted.latents > tracked.noto_cost
+    second = Trial(emoji, doubted.trial.kind, module.OTHER_SEED)
+    assert again.ratios == second._ratios("Noto", list(again.ratios), module.MORE_MADE_UP)
+    assert again.ratios != tracked.noto.ratios
+    with pytest.raises(ConceptRefused, match="does not draw 'Van Gogh'"):
+        doubted.of("Van Gogh")
 
 
 @pytest.mark.parametrize("name", ["Hokusai", "Noto"])
