@@ -31,6 +31,7 @@ UNDERSTOOD = 1.5  # times as far as a made-up name, and
 BESIDE = 0.6  # of the best understood form's
 CLEARLY = 1.6  # in no form: the name may mean nothing
 DRAWN = 1.2  # less than this in every form: the base may not know the name
+OVERRULED = 1.45  # as much in a second look: it does
 OTHER_SEED = 10_007  # so much farther for the second look
 FEWEST = 3  # forms, if so many are at all understood
 SHARE = 0.35  # of the farthest understood form; less is a side effect
@@ -104,14 +105,7 @@ class Trial:
                 name,
             )
         moved = {form: self._moved(form, name) for form in forms}
-        ratios = self._ratios(name, forms, MADE_UP)
-        clearest = max(ratios.values())
-        if clearest < UNDERSTOOD:
-            doubted = sorted(forms, key=lambda form: -ratios[form])[:DOUBTED]
-            again = self._ratios(name, doubted, MORE_MADE_UP)
-            clearest = max(again.values())
-            # Who is refused has to look made up twice: a weak base moves little for its own names.
-            ratios |= {form: max(ratio, ratios[form]) for form, ratio in again.items()}
+        ratios, clearest = self._look(name, forms)
         if max(ratios.values()) < DRAWN:
             ratios = self._second_look(name, ratios)
         if clearest < CLEARLY:
@@ -148,6 +142,19 @@ class Trial:
 
         return torch.stack([self._predicted[pair] for pair in zip(prompts, places, strict=True)])
 
+    def _look(self, name: str, forms: Sequence[str]) -> tuple[dict[str, float], float]:
+        """Return a name's ratio in each form, and the clearest one."""
+        ratios = self._ratios(name, forms, MADE_UP)
+        clearest = max(ratios.values())
+        if clearest < UNDERSTOOD:
+            doubted = sorted(forms, key=lambda form: -ratios[form])[:DOUBTED]
+            again = self._ratios(name, doubted, MORE_MADE_UP)
+            clearest = max(again.values())
+            # Who is refused has to look made up twice: a weak base moves little for its own names.
+            ratios |= {form: max(ratio, ratios[form]) for form, ratio in again.items()}
+
+        return ratios, clearest
+
     def _second_look(self, name: str, ratios: dict[str, float]) -> dict[str, float]:
         """Try a name again at other points, with other subjects and beside other made-up names.
 
@@ -158,14 +165,15 @@ class Trial:
         """
         other = self._other
         before = other.evaluations.forward
-        again = other._ratios(name, list(ratios), MORE_MADE_UP)
+        again, _ = other._look(name, list(ratios))
         self.evaluations.forward += other.evaluations.forward - before
-        if max(again.values()) < UNDERSTOOD:
+        if max(again.values()) < OVERRULED:
             raise ConceptRefused(
                 f"this base does not draw {name!r}: in none of {len(ratios)} sentences does the "
                 "name move its prediction more than a made-up one does (at most "
                 f"{max(ratios.values()):.2f} times as far), so there is nothing to erase; check "
-                f"the spelling and --kind ({self.kind.name!r} was taken)",
+                f"the spelling and --kind ({self.kind.name!r} was taken), or give its --prompts if "
+                "you know better",
                 name,
             )
 
