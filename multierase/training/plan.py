@@ -233,8 +233,7 @@ class Planner:
                 "erase it by: keep other prompts",
                 concept.name,
             )
-        given = settings.siblings
-        siblings = given or self._nearest(concept, exact, listed, dictionary, streams)
+        siblings = settings.siblings or self._nearest(concept, exact, listed, dictionary, streams)
         settings = replace(settings, siblings=siblings)
         near = self._about_siblings(siblings, tried)
         found = {s: self._directions(concept, exact, listed, near, dictionary, s) for s in streams}
@@ -253,7 +252,7 @@ class Planner:
             kept=kept if settings.keep_weight else (),
             directions=found,
             beside=tuple(beside),
-            given=given,
+            given=self.settings.siblings,
             tried=tried,
             watched=watched,
             asked=(*asked, *to_stay),
