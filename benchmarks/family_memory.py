@@ -6,8 +6,8 @@ Needs a GPU. The weights are random, in bfloat16, by the published configuration
 VAE included; pictures have the base's own size. Each case is a whole ``erase`` of a few steps by
 a bare name, or of a name alone (``kind: none``), which asks for less text. For each: the most
 memory that PyTorch held on the GPU, seconds, and the seconds of a step. ``--offload`` is on, so
-that text towers and VAE are not there while the denoiser trains; ``towers`` says what they would
-add. Prints a table on stderr and one JSON object on stdout.
+that text towers and VAE are not there while the denoiser trains; ``others_gib`` is what they are.
+Prints a row for each case on stderr and one JSON object on stdout.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from dictionary_cost import VOCABULARY
 from diffusers import (
     AutoencoderKL,
     EulerDiscreteScheduler,
@@ -31,8 +32,8 @@ from diffusers import (
 )
 from family_sizes import BASES
 from harness import Results, parser
+from sdxl import LENGTH, text_config
 from transformers import (
-    CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
@@ -45,7 +46,7 @@ from multierase import EraseSettings, Model, erase, from_pipeline, load_base
 from multierase.models.offload import offload
 from multierase.training import trial
 
-GPU, LENGTH = torch.device("cuda"), 77
+GPU = torch.device("cuda")
 GIB = 2**30
 NAME = "Noto"
 LATENT_CHANNELS = 16  # of Stable Diffusion 3 and FLUX.1
@@ -98,19 +99,10 @@ def on_the_gpu() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def clip(tokenizer: CLIPTokenizer, width: int, layers: int, heads: int, pooled: int | None) -> Any:
-    """Return a CLIP text tower."""
-    config = CLIPTextConfig(
-        vocab_size=49_408,
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        max_position_embeddings=LENGTH,
-        projection_dim=pooled or width,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+def clip(tokenizer: CLIPTokenizer, width: int, layers: int, pooled: int | None = None) -> Any:
+    """Return a CLIP text tower, with a pooled vector or without."""
+    config = text_config(
+        tokenizer, width, layers=layers, vocabulary=VOCABULARY, pooled=pooled or width
     )
 
     return CLIPTextModelWithProjection(config) if pooled else CLIPTextModel(config)
@@ -154,8 +146,8 @@ def vae(channels: int) -> AutoencoderKL:
 def stable_diffusion_xl(build: Callable[[], Any], tokenizer: CLIPTokenizer) -> Any:
     return StableDiffusionXLPipeline(
         vae=vae(4),
-        text_encoder=clip(tokenizer, 768, 12, 12, None),
-        text_encoder_2=clip(tokenizer, 1280, 32, 20, 1280),
+        text_encoder=clip(tokenizer, 768, 12),
+        text_encoder_2=clip(tokenizer, 1280, 32, 1280),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=build(),
@@ -170,9 +162,9 @@ def stable_diffusion_3(build: Callable[[], Any], tokenizer: CLIPTokenizer) -> An
         transformer=build(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae(LATENT_CHANNELS),
-        text_encoder=clip(tokenizer, 768, 12, 12, 768),
+        text_encoder=clip(tokenizer, 768, 12, 768),
         tokenizer=tokenizer,
-        text_encoder_2=clip(tokenizer, 1280, 32, 20, 1280),
+        text_encoder_2=clip(tokenizer, 1280, 32, 1280),
         tokenizer_2=tokenizer,
         text_encoder_3=t5_xxl(),
         tokenizer_3=t5_tokenizer(),
@@ -183,7 +175,7 @@ def flux(build: Callable[[], Any], tokenizer: CLIPTokenizer) -> Any:
     return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
         vae=vae(LATENT_CHANNELS),
-        text_encoder=clip(tokenizer, 768, 12, 12, None),
+        text_encoder=clip(tokenizer, 768, 12),
         tokenizer=tokenizer,
         text_encoder_2=t5_xxl(),
         tokenizer_2=t5_tokenizer(),
@@ -258,16 +250,14 @@ def _changed(settings: EraseSettings) -> dict[str, Any]:
 def measure_base(base: str, results: Results) -> None:
     """Measure all cases of one base."""
     pipeline = pipeline_of(base)
-    others = [
-        bytes_of(part)
-        for name, part in pipeline.components.items()
-        if isinstance(part, torch.nn.Module) and name not in ("unet", "transformer")
-    ]
-    denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
-    sizes = {"denoiser_gib": bytes_of(denoiser) / GIB, "others_gib": sum(others) / GIB}
-    results.get(f"{base}: sizes", lambda: {name: round(size, 2) for name, size in sizes.items()})
+    model = from_pipeline(pipeline, base)
+    modules = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    denoiser = sum(map(bytes_of, model.components.values()))
+    others = sum(map(bytes_of, modules)) - denoiser
+    sizes = {"denoiser_gib": round(denoiser / GIB, 2), "others_gib": round(others / GIB, 2)}
+    results.get(f"{base}: sizes", lambda: sizes)
 
-    offload(pipeline, [denoiser], GPU)
+    offload(model, GPU)
     for number, case in enumerate(cases(base)):
         model = from_pipeline(pipeline, f"{base}, random weights", t5_length=case.t5_length)
         key = f"{base}: {number}"

@@ -13,7 +13,7 @@ Prints a table on stderr and one JSON object on stdout.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -28,7 +28,7 @@ from multierase.models.model import Model
 from multierase.models.sd3 import StableDiffusion3
 from multierase.models.sdxl import StableDiffusionXL
 from multierase.models.stable_diffusion import StableDiffusion
-from multierase.training.defaults import DEFAULT_RANK, DENSE_MOST
+from multierase.training.defaults import default_rank
 
 HALF, WHOLE = 2, 4  # bytes
 COPIES = 4  # of what is trained, in float32: increment, gradient, two moments
@@ -112,26 +112,29 @@ def sizes(model: Model) -> dict[str, dict[str, Any]]:
             "tensors": len(names),
             "parameters": count,
             "increment_bytes": HALF * count,
-            **training(model, names, every),
+            **training(model, scope, every),
         }
 
     return found
 
 
-def training(model: Model, names: Sequence[str], every: int) -> dict[str, int]:
+def training(model: Model, scope: str, every: int) -> dict[str, int]:
     """Return the numbers that are trained by default, and the bytes that training holds."""
-    here, readers = model.parameters(), model.readers
-    free = [name for name in names if name not in readers]
-    low = sum(here[name].numel() for name in free) >= DENSE_MOST
+    here, names, rank = (
+        model.parameters(),
+        model.scope_parameters(scope),
+        default_rank(model, scope),
+    )
+    free = {name for name in names if name not in model.readers}
     trained = 0
     for name in names:
         shape = here[name].shape
-        factored = low and name in free and len(shape) == 2
-        trained += DEFAULT_RANK * sum(shape) if factored else here[name].numel()
+        factored = rank and name in free and len(shape) == 2
+        trained += rank * sum(shape) if factored else here[name].numel()
 
     changed = sum(here[name].numel() for name in names) if free else 0
     held = HALF * (every + changed) + COPIES * WHOLE * trained
-    return {"rank": DEFAULT_RANK if low else 0, "trained": trained, "training_bytes": held}
+    return {"rank": rank, "trained": trained, "training_bytes": held}
 
 
 def main() -> None:

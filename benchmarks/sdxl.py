@@ -39,7 +39,7 @@ def stable_diffusion_xl() -> Model:
     torch.manual_seed(0)
     tokenizer = load_base("emoji", device="cpu").pipeline.tokenizer
     tokenizer.model_max_length = LENGTH
-    first, second = _text_config(tokenizer, 768), _text_config(tokenizer, 1280)
+    first, second = text_config(tokenizer, 768), text_config(tokenizer, 1280)
     pipeline = StableDiffusionXLPipeline(
         vae=AutoencoderKL(block_out_channels=(8,) * 4, norm_num_groups=8),
         text_encoder=CLIPTextModel(first),
@@ -55,15 +55,23 @@ def stable_diffusion_xl() -> Model:
     return from_pipeline(pipeline, "Stable Diffusion XL's architecture, random weights")
 
 
-def _text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
+def text_config(
+    tokenizer: CLIPTokenizer,
+    width: int,
+    *,
+    layers: int = LAYERS,
+    vocabulary: int | None = None,
+    pooled: int = 1280,
+) -> CLIPTextConfig:
+    """Return a CLIP text tower's configuration; the vocabulary is by default the tokenizer's."""
     return CLIPTextConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=vocabulary or len(tokenizer),
         hidden_size=width,
         intermediate_size=4 * width,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=width // 64,
         max_position_embeddings=LENGTH,
-        projection_dim=1280,
+        projection_dim=pooled,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

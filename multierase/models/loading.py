@@ -19,7 +19,6 @@ from multierase.models.single_files import from_single_file
 
 EMBEDDED = ("emoji",)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-DENOISERS = ("unet", "transformer")
 LONG_TOWERS = (T5EncoderModel, Qwen3ForCausalLM)
 T5_MOST = 512  # tokens, in diffusers' pipelines; of Qwen3 too
 logger = logging.getLogger(__name__)
@@ -61,15 +60,16 @@ def load_base(
     source = str(source)
 
     pipeline = _pipeline(source, dtype, config)
+    model = from_pipeline(pipeline, source, t5_length=t5_length, resolution=resolution)
     try:
-        _place(pipeline, device, offload)
+        _place(model, device, offload)
     except torch.OutOfMemoryError as error:
         raise DeviceError(
             f"{source!r} in {_name(dtype)} does not fit into the memory of {device}: try "
             "--offload, --dtype float16, or --device cpu"
         ) from error
 
-    return from_pipeline(pipeline, source, t5_length=t5_length, resolution=resolution)
+    return model
 
 
 def from_pipeline(
@@ -136,13 +136,11 @@ def _pipeline(source: str, dtype: torch.dtype, config: str | None) -> DiffusionP
     return from_folder(str(folder), dtype)
 
 
-def _place(pipeline: DiffusionPipeline, device: torch.device, away: bool) -> None:
-    if not away:
-        pipeline.to(device)
-        return
-
-    denoisers = [part for name, part in pipeline.components.items() if name in DENOISERS]
-    offload(pipeline, denoisers, device)
+def _place(model: Model, device: torch.device, away: bool) -> None:
+    if away:
+        offload(model, device)
+    else:
+        model.pipeline.to(device)
 
 
 def _dtype(dtype: torch.dtype | str) -> torch.dtype:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from accelerate import cpu_offload_with_hook
-from diffusers import DiffusionPipeline
 from torch import nn
 
+from multierase.models.model import Model
 
-def offload(
-    pipeline: DiffusionPipeline, denoisers: Iterable[nn.Module], device: torch.device
-) -> None:
+
+def offload(model: Model, device: torch.device) -> None:
     """Move the denoiser to ``device`` for good, and every other part when it is called.
 
     The others leave together when the denoiser is called next: a training, between two batches of
     prompts that are new, has the denoiser's memory alone.
     """
-    staying = list(denoisers)
-    hooks = []
-    for part in pipeline.components.values():
+    staying, hooks = list(model.components.values()), []
+    for part in model.pipeline.components.values():
         if isinstance(part, nn.Module) and not any(part is each for each in staying):
             _, hook = cpu_offload_with_hook(part, device)
             hooks.append((part, hook))

@@ -156,19 +156,27 @@ class Dictionary:
         They are a list of their own, so that a few names weigh as much as the whole vocabulary.
         """
         gone = {concept.lower() for concept in erased}
-        names = [name for name in self.siblings if name.lower() not in gone]
-        forms = [template for template in self.forms if template != CAPTIONS]
-        prompts: dict[str, None] = {}
-        for name in names if forms else ():
-            found = self.kind.sentences_about(
-                name, forms, self.words, ABOUT_EACH, random.Random(name)
-            )
-            prompts |= dict.fromkeys(found)
+        listed: tuple[str, ...] = ()
+        for name, prompts in self._sibling_sentences.items():
+            if name.lower() not in gone:
+                listed += prompts
 
-        listed = tuple(prompt for prompt in prompts if self.model.reads_whole(prompt))
         if not listed:
             return None
         return self._remembered((stream, listed), lambda: self._encoded(stream, listed))
+
+    @cached_property
+    def _sibling_sentences(self) -> dict[str, tuple[str, ...]]:
+        forms = [template for template in self.forms if template != CAPTIONS]
+        if not forms or not self.siblings:
+            return {}
+
+        found, words = {}, self.words
+        for name in self.siblings:
+            asked = name, forms, words, ABOUT_EACH
+            prompts = dict.fromkeys(self.kind.sentences_about(*asked, random.Random(name)))
+            found[name] = tuple(prompt for prompt in prompts if self.model.reads_whole(prompt))
+        return found
 
     def most_moved(
         self, stream: str, erased: Iterable[str], movement: torch.Tensor
@@ -199,7 +207,7 @@ class Dictionary:
         width = self.model.tokens([""], stream).shape[1]
         total = torch.zeros(width, width, dtype=torch.float64)
         starts = range(0, len(prompts), FEW)
-        for start in tqdm(starts, "what moves most", delay=1, disable=not self.progress):
+        for start in tqdm(starts, "sentences to keep", delay=1, disable=not self.progress):
             total += gram(self.model.fresh_tokens(prompts[start : start + FEW], stream))
 
         return total

@@ -41,15 +41,16 @@ def with_defaults(settings: EraseSettings, kind: Kind | None, model: Model) -> E
     if kind and settings.kind not in (AUTO_KIND, kind.name):
         name = settings.kind
 
-    rank = _rank(settings, scope, model) if settings.rank is None else settings.rank
+    rank = settings.rank
+    if rank is None:
+        # An unknown scope is refused later, with what there is.
+        known = scope in model.scopes
+        rank = default_rank(model, scope, decouple=settings.decouple) if known else 0
     return replace(settings, kind=name, scope=scope, eta=eta, stop_at=stop_at, rank=rank)
 
 
-def _rank(settings: EraseSettings, scope: str, model: Model) -> int:
+def default_rank(model: Model, scope: str, *, decouple: bool = True) -> int:
     """Return 0 unless what trains freely is too large to be stored whole."""
-    if scope not in model.scopes:
-        return 0  # refused later, with what there is
-
-    here, separated = model.parameters(), model.readers if settings.decouple else {}
+    here, separated = model.parameters(), model.readers if decouple else {}
     free = [name for name in model.scope_parameters(scope) if name not in separated]
     return DEFAULT_RANK if sum(here[name].numel() for name in free) >= DENSE_MOST else 0

@@ -92,7 +92,7 @@ def _joined(parts: Sequence[Any]) -> Any:
 def in_parts(
     predict: Predict, x_t: torch.Tensor, t: torch.Tensor, text: Conditioning
 ) -> torch.Tensor:
-    """Predict a batch without gradients, so many latents at once that any GPU has room."""
+    """Predict a batch without gradients, a few large latents at once."""
     at_once = max(POSITIONS_AT_ONCE // math.prod(x_t.shape[-2:]), 1)
     parts = []
     for start in range(0, len(x_t), at_once):

@@ -158,7 +158,7 @@ class Trial:
     def _second_look(self, name: str, ratios: dict[str, float]) -> dict[str, float]:
         """Try a name again at other points, with other subjects and beside other made-up names.
 
-        By chance, these hide one name in seventy of those that a base draws.
+        By chance, these hide a name that a base draws (``benchmarks/trial_names.py``).
 
         Raises:
             ConceptRefused: if it is not clearly understood there.

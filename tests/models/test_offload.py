@@ -33,7 +33,7 @@ def devices(modules: list[nn.Module]) -> set[str]:
 @pytest.mark.parametrize("family", MAKE)
 def test_an_offloaded_model_does_all_that_it_does_otherwise(tokenizer, family):
     plain, away = tiny_model(family, tokenizer), tiny_model(family, tokenizer)
-    offload(away.pipeline, away.components.values(), torch.device("cpu"))
+    offload(away, torch.device("cpu"))
     assert pictures(away) == pictures(plain)
     ours, theirs = erase(away, "Noto", QUICK), erase(plain, "Noto", QUICK)
     assert all(torch.equal(ours.dense(name), theirs.dense(name)) for name in theirs.deltas)
@@ -50,7 +50,7 @@ def test_a_base_is_loaded_offloaded(sd_folder):
 @pytest.mark.parametrize("family", MAKE)
 def test_only_the_denoiser_stays_on_the_device(tokenizer, family):
     model, device = tiny_model(family, tokenizer), torch.device("cuda")
-    offload(model.pipeline, model.components.values(), device)
+    offload(model, device)
     assert (model.device.type, devices(others(model))) == ("cuda", {"cpu"})
 
     text = model.encode(["a cat"])
@@ -71,5 +71,5 @@ def test_only_the_denoiser_stays_on_the_device(tokenizer, family):
 def test_pictures_are_the_same(tokenizer, family):
     plain, away = tiny_model(family, tokenizer), tiny_model(family, tokenizer)
     plain.pipeline.to("cuda")
-    offload(away.pipeline, away.components.values(), torch.device("cuda"))
+    offload(away, torch.device("cuda"))
     assert pictures(away) == pictures(plain)
