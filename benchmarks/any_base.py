@@ -35,7 +35,7 @@ from typing import Any
 
 import torch
 from bases.base import Base
-from bases.tables import base_row, certificates, show, table
+from bases.tables import base_row, by_seed, certificates, show, table
 from harness import Results, parser, quickened, rounded
 from seeing import Picture, every
 
@@ -330,6 +330,7 @@ class AnyBase:
             "arms": {name: asdict(arm) for name, arm in ARMS.items()},
             "bases": {name: base_row(here) for name, here in judged.items()},
             "table": {name: table(here, self.extent.sizes) for name, here in judged.items()},
+            "by_seed": {name: by_seed(here, self.extent.sizes) for name, here in judged.items()},
             "certificate": certificates(judged),
             "judged": judged,
         }

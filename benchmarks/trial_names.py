@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,11 +29,11 @@ UNKNOWN = ("Van Gogh", "Claude Monet", "Zork Blintu", "Maria Lopez", "Ulf", "Qrs
 THRESHOLDS = (1.0, 1.1, 1.2, 1.3, trial.OVERRULED)
 
 
-def clearest(base: Base, seed: int) -> dict[str, dict[str, float]]:
+def clearest(base: Base, unknown: Sequence[str], seed: int) -> dict[str, dict[str, float]]:
     """Return by name how many times as far as made-up ones it moves the base, at the most."""
     tried = Trial(base.load(own_list=False), load_kind("artist"), seed)
     found = {}
-    for side, names in (("own", base.studios), ("unknown", UNKNOWN)):
+    for side, names in (("own", base.studios), ("unknown", unknown)):
         found[side] = rounded({name: look(tried, name) for name in names})
 
     return found
@@ -79,15 +79,17 @@ def looks_of(done: Mapping[str, Any], side: str) -> list[list[float]]:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--bases", nargs="+", default=["emoji"], help="emoji, or folders")
-    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    options.add_argument("--unknown", nargs="+", default=UNKNOWN, help="names, instead of six")
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
     logging.disable(logging.WARNING)  # of names that are hardly told from made-up ones
     results = Results(arguments.out, arguments.shard)
     bases = [Base.of(source) for source in arguments.bases]
-    cases = [(base, seed) for base in bases for seed in range(arguments.seeds)]
+    cases = [(base, seed) for base in bases for seed in arguments.seeds]
     for base, seed in arguments.shard.of(cases[:1] if arguments.quick else cases):
-        row = results.get(f"{base.name}/{seed}", lambda b=base, s=seed: clearest(b, s))
+        key, asked = f"{base.name}/{seed}", (base, arguments.unknown, seed)
+        row = results.get(key, lambda asked=asked: clearest(*asked))
         print(base.name, seed, row, file=sys.stderr, flush=True)
     if not arguments.shard.is_whole:
         return

@@ -40,7 +40,9 @@ def base_row(here: Mapping[str, Any]) -> dict[str, float]:
 def table(here: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, dict[str, dict]]:
     """Return by arm and number of erased studios what was measured on one base."""
     found: dict[str, dict[str, dict]] = {}
+    base = here["base"]["studios"]
     for arm, cells in here["arms"].items():
+        erased = {studio for row in rows_of(cells) for studio in row["erased"]}
         costs: list[int] = []
         for cell in cells.values():
             costs += cell["trained"]["evaluations"].values()
@@ -52,7 +54,22 @@ def table(here: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, dict[str, 
                     here["unasked"][studio] for row in rows for studio in row["erased"]
                 )
                 cell["evaluations"] = statistics.mean(costs) if costs else 0
+                parts = [(row["studios"], base, base.keys() - erased) for row in rows]
+                never = relative(parts)
+                if never is not None:
+                    cell["never_erased"] = never
                 found.setdefault(arm, {})[str(size)] = rounded(cell)
+
+    return found
+
+
+def by_seed(here: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, dict[str, dict]]:
+    """Return by arm and seed of the training the same of that seed alone."""
+    found: dict[str, dict[str, dict]] = {}
+    for arm, cells in here["arms"].items():
+        for seed, cell in cells.items():
+            alone = {**here, "arms": {arm: {seed: cell}}}
+            found.setdefault(arm, {})[seed] = table(alone, sizes)[arm]
 
     return found
 
