@@ -18,12 +18,18 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import (
+    Flux2Transformer2DModel,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
 from harness import Results, parser
 from sdxl import denoiser as stable_diffusion_xl_unet
 from torch import nn
 
 from multierase.models.flux import Flux
+from multierase.models.flux2 import Flux2Klein
 from multierase.models.model import Model
 from multierase.models.sd3 import StableDiffusion3
 from multierase.models.sdxl import StableDiffusionXL
@@ -79,12 +85,23 @@ def _flux() -> nn.Module:
     return FluxTransformer2DModel(guidance_embeds=True)
 
 
+def _klein_4b() -> nn.Module:
+    return Flux2Transformer2DModel(
+        num_layers=5,
+        num_single_layers=20,
+        num_attention_heads=24,
+        joint_attention_dim=3 * 2560,  # three layers of Qwen3's
+        guidance_embeds=False,
+    )
+
+
 BASES: Mapping[str, tuple[type[Model], Build]] = {
     "Stable Diffusion 1.4": (StableDiffusion, _sd14),
     "Stable Diffusion XL": (StableDiffusionXL, stable_diffusion_xl_unet),
     "Stable Diffusion 3.5 medium": (StableDiffusion3, _sd35_medium),
     "Stable Diffusion 3.5 large": (StableDiffusion3, _sd35_large),
     "FLUX.1 dev": (Flux, _flux),
+    "FLUX.2 klein 4B": (Flux2Klein, _klein_4b),
 }
 
 

@@ -259,6 +259,9 @@ class Erasure:
     def _provenance(self) -> Provenance:
         concept = self.concept
         certified = self._certificate()  # before its cost is counted
+        settings = dataclasses.asdict(self.settings)
+        if self.model.resolution is not None:
+            settings["resolution"] = self.model.resolution
 
         return Provenance(
             concept=concept.name,
@@ -269,7 +272,7 @@ class Erasure:
             method=self.method,
             scope=self.settings.scope or "",
             # Through JSON, so that the value equals what a file gives back.
-            settings=json.loads(json.dumps(dataclasses.asdict(self.settings))),
+            settings=json.loads(json.dumps(settings)),
             seed=self.settings.seed,
             version=multierase.__version__,
             cost=Cost(

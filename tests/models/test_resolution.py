@@ -71,7 +71,8 @@ def test_training_is_at_that_size(model, monkeypatch):
     settings = EraseSettings(
         steps=2, trajectories=2, batch_size=2, sampler_steps=2, kind="none", stop_at=None
     )
-    erase(model, "Noto", settings)
+    increment = erase(model, "Noto", settings)
+    assert increment.provenance.settings["resolution"] == PIXELS
     side = PIXELS // model.scale
     assert seen == {(model.latent_shape[0], side, side)}
 
