@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -16,7 +16,7 @@ from multierase.errors import DeviceError, IncrementFileError, ModelChanged, sug
 from multierase.increments.value import Increment
 from multierase.models.model import Model
 from multierase.models.weights import Weights, acquire, release, require_free
-from multierase.separation.changes import Changes
+from multierase.separation.changes import Changes, Transfers
 from multierase.separation.crosstalk import crosstalk_of, deviations_of
 from multierase.separation.fitting import Fitting, grams_of
 from multierase.separation.keep_list import KeepList
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 Solve = Literal["sum", "joint"]
 KEPT = "(kept)"  # the column of a cross-talk table for what the keep-list says
+MOST_SOLVED = 64  # sets whose solve is remembered
 
 
 class Composer:
@@ -162,6 +163,29 @@ class Composer:
                 self.set(before)  # an interrupt just here must not leave the concepts erased
                 raise
 
+    @contextlib.contextmanager
+    def planned(self, sets: Sequence[Mapping[str, float]]) -> Iterator[list[Changes]]:
+        """Yield what each of these sets adds to the base, and hold the base itself for a block.
+
+        Nothing is written for the sets. What is erased now is restored for the block, and erased
+        again after it. Other threads that compose wait; other composers are refused.
+
+        Raises:
+            UnknownConcept, ValueError, ModelHeld, ModelChanged: see ``set``; before anything is
+                changed.
+        """
+        with self._lock, self.erasing():
+            wanted = [_strengths(erased) for erased in sets]
+            self._ready({name: each[name] for each in wanted for name in each})
+            plans = []
+            for each in wanted:
+                plans.append(self._changes(each))
+                self._warn_of_summed(each)
+
+            self.set({})
+            self._hold = acquire(self, self._weights)  # though nothing is erased
+            yield plans
+
     def deviations(self) -> dict[str, float]:
         """Return how far each erased concept's effect is from what its increment does alone.
 
@@ -234,6 +258,7 @@ class Composer:
         """Discard the pristine copies and checks: take the weights as they are now."""
         self._weights = Weights(self.model)
         self._fitting = Fitting(self, self._weights, self.increments)
+        self._solved: dict[tuple, Transfers] = {}
 
     def _ready(self, wanted: Mapping[str, float]) -> None:
         """Check that nobody else has changed or holds the model since the last composition."""
@@ -285,13 +310,23 @@ class Composer:
     def _changes(self, strengths: Mapping[str, float]) -> Changes:
         """Put a set of concepts together."""
         active = {name: self._fitting.increment(name) for name in sorted(strengths)}
-        transfers = {}
-        if self.solve == "joint":
-            transfers = self._fitting.transfers(
-                active, self.keep, keep_weight=self.keep_weight, ridge=self.ridge
-            )
+        transfers = self._transfers(active) if active and self.solve == "joint" else {}
 
         return Changes(active, strengths, transfers)
+
+    def _transfers(self, active: Mapping[str, Increment]) -> Transfers:
+        """Solve for a set, or recall what was solved lately: it is the same at any strengths."""
+        # All else that the library holds by now is kept.
+        weights = {"keep_weight": self.keep_weight, "ridge": self.ridge}
+        key = (*active, tuple(sorted(iter(self.increments))), *weights.values())
+        found = self._solved.pop(key, None)
+        if found is None:
+            found = self._fitting.transfers(active, self.keep, **weights)
+
+        self._solved[key] = found  # the latest last
+        if len(self._solved) > MOST_SOLVED:
+            del self._solved[next(iter(self._solved))]
+        return found
 
     def _build(
         self, touched: frozenset[str], wanted: Mapping[str, float]

@@ -44,7 +44,7 @@ def replacing(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
     """
     path = Path(path)
     if not overwrite:
-        _require_absent(path)
+        require_absent(path)
     temporary = _temporary(path)
 
     try:
@@ -157,7 +157,8 @@ def _spelt(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
-def _require_absent(path: Path) -> None:
+def require_absent(path: Path) -> None:
+    """Raise ``AlreadyThere`` for a file that is there."""
     if os.path.lexists(path):
         raise AlreadyThere(f"{path} exists already and is not overwritten")
 
@@ -206,7 +207,7 @@ def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
     except FileExistsError as error:
         raise AlreadyThere(f"{path} appeared meanwhile and is not overwritten") from error
     except OSError:  # a file system without hard links
-        _require_absent(path)
+        require_absent(path)
         os.replace(temporary, path)
 
 

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,21 +21,23 @@ from multierase.errors import MultieraseError, UsageError
 from multierase.generate import generate
 from multierase.increments.library import Library
 from multierase.increments.value import Increment
-from multierase.interop.pipeline import export_pipeline
 from multierase.methods import Order, Refusal, as_concepts, method_named
 from multierase.models.loading import load_base
 from multierase.models.model import Model
 from multierase.models.weights import require_free
 from multierase.prompts.concepts import Concept
-from multierase.prompts.lists import TaggedPrompt, unknown_to
+from multierase.prompts.lists import TaggedPrompt, not_about, unknown_to
 from multierase.sampling import SamplingSettings
-from multierase.separation.dictionary import Dictionary
 from multierase.separation.keep_list import KeepList
+from multierase.training.beside import kept_beside
 from multierase.training.certificate import certify, examined
-from multierase.training.defaults import kind_of
 from multierase.training.settings import EraseSettings
 
-MOST_SIBLINGS = 64  # that one file may name
+if TYPE_CHECKING:
+    from multierase.interop.exporting import ExportSettings
+    from multierase.interop.reading import Found
+    from multierase.interop.sources import ImportSettings
+
 ENTANGLED = 0.5  # share of an increment's own effect; from here on it is worth a warning
 
 logger = logging.getLogger(__name__)
@@ -134,7 +136,7 @@ class Workspace:
         The dictionary has the forms that the library's increments were trained beside.
         """
         listed = [*self.model.known_prompts, *self.keep]
-        dictionaries = self._dictionaries()
+        dictionaries = kept_beside(self.model, self._library) if self._library is not None else []
         if not listed and not dictionaries and self._solve != "joint":
             return None
         if self._library is None:
@@ -142,37 +144,6 @@ class Workspace:
 
         keep = KeepList.cached(self._library.folder, self.model, listed, self._library)
         return keep.beside(dictionaries)
-
-    def _dictionaries(self) -> list[Dictionary]:
-        """Return one for each kind of the library's increments."""
-        forms: dict[str, set[str]] = {}
-        siblings: dict[str, list[str]] = {}
-        headers = self._library.headers() if self._library is not None else {}
-        for header in headers.values():
-            made = header.provenance
-            in_mean = (made.separation and made.separation.kept_in_mean) or {}
-            listed = in_mean.get("forms")
-            if listed and isinstance(listed, list):
-                kind_name = str(made.settings.get("kind"))
-                forms.setdefault(kind_name, set()).update(map(str, listed))
-                near = in_mean.get("siblings")  # those that were given
-                if isinstance(near, list):
-                    siblings.setdefault(kind_name, []).extend(map(str, near[:MOST_SIBLINGS]))
-
-        found = []
-        for name, wanted in sorted(forms.items()):
-            try:
-                kind = kind_of(self.model, name)
-            except UsageError as error:
-                logger.warning("no dictionary is kept: %s", error)
-                continue
-            if kind is not None:
-                templates = [form for form in kind.sentences if form in wanted]
-                near, folder = sorted(siblings.get(name, ())), self.library.folder
-                made_of = self.model, kind, templates, folder
-                found.append(Dictionary.of(*made_of, siblings=near, progress=True))
-
-        return found
 
     @cached_property
     def composer(self) -> Composer:
@@ -252,6 +223,35 @@ class Workspace:
         places = {concept.name: place for place, concept in enumerate(named)}
         return sorted(done, key=lambda one: places[one.concept])
 
+    def import_file(
+        self,
+        source: str | Path | Found,
+        concept: Concept | str,
+        settings: ImportSettings | None = None,
+        *,
+        overwrite: bool = False,
+        progress: bool = False,
+    ) -> Trained:
+        """Save an increment of another tool's file; see ``interop.importing.import_file``."""
+        from multierase.interop.importing import import_file
+
+        (concept,) = as_concepts([concept])
+        self.library.check_targets([concept.name], overwrite=overwrite)
+        increment = import_file(
+            self.model,
+            source,
+            concept,
+            settings,
+            keep=not_about(self.keep, concept.name),
+            library=sorted(self.library),
+            folder=self.library.folder,
+            progress=progress,
+        )
+
+        path = self.library.save(increment, overwrite=overwrite)
+        self._forget()
+        return Trained(increment, path)
+
     @property
     def erased(self) -> Mapping[str, float]:
         """The concepts that are erased now, with their strengths."""
@@ -288,9 +288,18 @@ class Workspace:
         """Make pictures of the model as it is composed now; see ``multierase.generate``."""
         return generate(self.model, prompts, seeds, settings, progress=progress)
 
-    def export(self, folder: str | Path) -> Path:
-        """Write the model as it is composed now; see ``export_pipeline``."""
-        return export_pipeline(self.model, self.composer, folder)
+    def export(
+        self,
+        out: str | Path,
+        to: str = "pipeline",
+        settings: ExportSettings | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> dict[str, Any]:
+        """Write what is erased now for other tools; see ``multierase.interop.exporting.export``."""
+        from multierase.interop.exporting import export
+
+        return export(self.composer, out, to, settings, overwrite=overwrite)
 
     def entangled(self, concepts: Sequence[str] | None = None) -> list[Entangled]:
         """Return pairs of concepts: erasing the first also changes the second.
@@ -330,11 +339,7 @@ class Workspace:
         """
         for concept in concepts:
             self.library.header(concept)
-        asked = {}
-        for name, header in self.library.headers().items():
-            questions = (header.provenance.certificate or {}).get("questions")
-            if questions:
-                asked[name] = questions
+        asked = self.library.questions()
         if not asked:
             raise UsageError(
                 "no increment of this library has a certificate: those that are erased with this "

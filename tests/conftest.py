@@ -10,14 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import pytest
-import torch
-from diffusers import (
-    DDIMScheduler,
-    PNDMScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
-from families import tiny_tower, tiny_vae
+from families import tiny_sd
 from transformers import CLIPTokenizer
 
 from multierase import EraseSettings, Increment, Model, erase, from_pipeline, load_base
@@ -36,51 +29,6 @@ def emoji() -> Model:
     return load_base("emoji", device="cpu")
 
 
-def tiny_pipeline(
-    tokenizer: CLIPTokenizer, *, version: int = 1, seed: int = 0
-) -> StableDiffusionPipeline:
-    """Make Stable Diffusion 1.x or 2.x: the real blocks and layout, random weights, small width."""
-    torch.manual_seed(seed)
-    second = version == 2
-    width = 48 if second else 32
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(32, 64, 64, 64),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-        cross_attention_dim=width,
-        attention_head_dim=[2, 4, 4, 4] if second else 4,
-        use_linear_projection=second,
-        norm_num_groups=16,
-    )
-    return StableDiffusionPipeline(
-        vae=tiny_vae(),
-        text_encoder=tiny_tower(tokenizer, width, act="gelu" if second else "quick_gelu", layers=2),
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=_scheduler(second),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-
-
-def _scheduler(second: bool) -> DDIMScheduler | PNDMScheduler:
-    schedule = {
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "set_alpha_to_one": False,
-        "steps_offset": 1,
-        "prediction_type": "v_prediction" if second else "epsilon",
-    }
-    if second:
-        return DDIMScheduler(**schedule, clip_sample=False)
-
-    return PNDMScheduler(**schedule, skip_prk_steps=True)
-
-
 @pytest.fixture(scope="session")
 def tokenizer(emoji) -> CLIPTokenizer:
     return emoji.pipeline.tokenizer
@@ -90,14 +38,14 @@ def tokenizer(emoji) -> CLIPTokenizer:
 def sd_folder(request, tokenizer, tmp_path_factory):
     """A Stable Diffusion folder of either version."""
     folder = tmp_path_factory.mktemp("sd") / f"sd{request.param}"
-    tiny_pipeline(tokenizer, version=request.param).save_pretrained(folder)
+    tiny_sd(tokenizer, version=request.param).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture
 def tiny(tokenizer) -> Model:
     """A fresh tiny SD 1.x."""
-    return from_pipeline(tiny_pipeline(tokenizer), "tiny")
+    return from_pipeline(tiny_sd(tokenizer), "tiny")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
+    DDIMScheduler,
     DiffusionPipeline,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -13,8 +14,10 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    PNDMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -47,6 +50,51 @@ CHAT_TEMPLATE = (
     "{% endif %}"
 )
 CHAT_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
+
+
+def tiny_sd(
+    tokenizer: CLIPTokenizer, *, version: int = 1, seed: int = 0
+) -> StableDiffusionPipeline:
+    """Make Stable Diffusion 1.x or 2.x: the real blocks and layout, random weights, small width."""
+    torch.manual_seed(seed)
+    second = version == 2
+    width = 48 if second else 32
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 64, 64, 64),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        cross_attention_dim=width,
+        attention_head_dim=[2, 4, 4, 4] if second else 4,
+        use_linear_projection=second,
+        norm_num_groups=16,
+    )
+    return StableDiffusionPipeline(
+        vae=tiny_vae(),
+        text_encoder=tiny_tower(tokenizer, width, act="gelu" if second else "quick_gelu", layers=2),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=_scheduler(second),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _scheduler(second: bool) -> DDIMScheduler | PNDMScheduler:
+    schedule = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
+        "prediction_type": "v_prediction" if second else "epsilon",
+    }
+    if second:
+        return DDIMScheduler(**schedule, clip_sample=False)
+
+    return PNDMScheduler(**schedule, skip_prk_steps=True)
 
 
 def tiny_sdxl(tokenizer: CLIPTokenizer, *, v_prediction: bool = False) -> StableDiffusionXLPipeline:

@@ -18,15 +18,25 @@ models models.scopes models.conditioning models.text models.guidance models.mode
 models.flow models.resolution models.stable_diffusion models.sdxl models.sd3 models.flux
 models.flux2 models.offload models.folders models.single_files models.loading models.weights
 increments increments.provenance increments.fingerprint increments.container increments.layout
-increments.header increments.value increments.compression increments.format increments.library
+increments.header increments.value increments.compression increments.format increments.hub
+increments.library
 separation separation.directions separation.cache separation.dictionary separation.keep_list
 separation.solves separation.changes separation.fitting separation.crosstalk
-training training.settings training.optimizers training.defaults training.trajectories
+training training.settings training.optimizers training.defaults training.beside
+training.trajectories
 training.trial training.certificate training.questions training.plan training.objectives
 training.stopping training.examples
 training.closed_form training.delta training.erasure training.checkpoint training.loop
 methods methods.fine_tuning methods.esd methods.sepme methods.uce
-composer generate pictures interop interop.pipeline workspace
+composer generate pictures interop interop.original_names interop.original
+interop.naming interop.outgoing interop.metadata interop.pipeline interop.targets
+interop.targets.kohya interop.targets.diff interop.targets.diffusers interop.targets.hub
+interop.exporting interop.reading interop.sources interop.sources.peer
+interop.sources.refused interop.sources.folder interop.sources.esd
+interop.sources.concept_ablation interop.sources.full interop.sources.bare
+interop.sources.low_rank interop.sources.mace interop.sources.kohya interop.sources.peft
+interop.sources.choice interop.differences interop.parts interop.projecting interop.importing
+workspace serving
 evaluation evaluation.experiment evaluation.concept_sets evaluation.cases evaluation.suites
 evaluation.weights evaluation.statistics evaluation.judges evaluation.judges.emoji
 evaluation.judges.clip evaluation.judges.classifiers evaluation.judges.nudity evaluation.measures
@@ -38,7 +48,7 @@ evaluation.evaluate evaluation.report.tables evaluation.report.html evaluation.r
 demo
 cli cli.flags cli.option_groups cli.options_evaluation cli.options cli.console cli.parser
 cli.requests cli.verbs cli.verbs.library cli.verbs.erase cli.verbs.pictures cli.verbs.evaluate
-cli.verbs.certify
+cli.verbs.certify cli.verbs.exchange
 cli.verbs.demo cli.main
 __main__
 """

@@ -25,6 +25,7 @@ DOCS = (
     "docs/families.md",
     "docs/separability.md",
     "docs/cost.md",
+    "docs/formats.md",
 )
 PAGES = (*DOCS, "docs/increment-file.md", "CHANGELOG.md", "multierase/assets/emoji/README.md")
 
@@ -151,7 +152,7 @@ def test_every_command_line_parses(page, monkeypatch):
 
 
 def test_there_are_commands_to_parse():
-    assert len(commands_of(README)) == 20
+    assert len(commands_of(README)) == 22
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -104,7 +104,7 @@ def test_generate(folder, digest, seen, tmp_path):
 
 
 def test_compose(folder, digest, tmp_path):
-    line = ["compose", "--library", folder, "--out", tmp_path / "model", "--erase", *ERASED]
+    line = ["export", "--library", folder, "--out", tmp_path / "model", "--erase", *ERASED]
     assert main([str(part) for part in [*line, "--device", "cpu"]]) == 0
     assert weights_of(load_base(tmp_path / "model", device="cpu")) == digest
 

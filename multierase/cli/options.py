@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from multierase.cli.flags import Option, one_of, settings_options
 from multierase.cli.option_groups import base, composition, keep_file, library, solve
@@ -179,15 +179,41 @@ def _generate() -> list[Option]:
     ]
 
 
-def _compose() -> list[Option]:
+def _export() -> list[Option]:
+    from multierase.interop.targets import TARGETS, ExportSettings
+
+    formats = [f"{name}: {target.about}" for name, target in TARGETS.items()]
     return [
         *composition(),
         Option(
-            "--out",
-            "folder for the pipeline; a folder that holds anything is refused",
-            required=True,
-            metavar="FOLDER",
+            "--to",
+            f"what to write: {'; '.join(formats)}",
+            type=one_of(tuple(TARGETS)),
+            default="pipeline",
         ),
+        Option(
+            "--out",
+            "the file, or the folder; a folder that holds anything is refused",
+            required=True,
+            metavar="PATH",
+        ),
+        Option("--overwrite", "replace a file that is there", switch=True),
+        *settings_options(ExportSettings, "how to write"),
+    ]
+
+
+def _import() -> list[Option]:
+    from multierase.interop.sources import ImportSettings
+
+    asked = settings_options(ImportSettings, "how to import")
+    return [
+        Option("file", "file or folder of another tool's"),
+        Option("--concept", "name of the concept that it erases", required=True, metavar="NAME"),
+        *base(),
+        library("folder of increments; made if need be"),
+        keep_file(),
+        Option("--overwrite", "replace the concept's file if it is there", switch=True),
+        *(replace(one, switch=True) if one.type is bool else one for one in asked),
     ]
 
 
@@ -229,11 +255,17 @@ VERBS = {
         _generate,
         'multierase generate "a cat by Noto" --library lib --erase Noto --out sheet.png',
     ),
-    "compose": Verb(
-        "write a diffusers pipeline with concepts erased",
+    "export": Verb(
+        "write a base with concepts erased for other tools: diffusers, ComfyUI, A1111",
         "pictures",
-        _compose,
-        "multierase compose --library lib --erase Noto Twemoji=0.5 --out served",
+        _export,
+        "multierase export --library lib --erase Noto Twemoji=0.5 --to kohya --out set.safetensors",
+    ),
+    "import": Verb(
+        "make an increment of another tool's file: ESD, UCE, MACE, SPM, LoRAs and others",
+        "exchange",
+        _import,
+        "multierase import esd-noto.safetensors --concept Noto --library lib --project",
     ),
     "compress": Verb(
         "write smaller increment files, to a stated error",

@@ -94,12 +94,13 @@ def _within(
 def _distance(increment: Increment, deltas: Mapping[str, Delta]) -> float:
     lost = 0.0
     for name, delta in deltas.items():
-        lost += _squared_distance(increment.deltas[name], delta)
+        lost += squared_distance(increment.deltas[name], delta)
 
     return math.sqrt(lost)
 
 
-def _squared_distance(a: Delta, b: Delta) -> float:
+def squared_distance(a: Delta, b: Delta) -> float:
+    """Return ``‖a − b‖²``; that of large products of factors without making them."""
     if isinstance(a, Factors) and isinstance(b, Factors) and math.prod(a.shape) > LARGE:
         up, down = torch.cat([a.up, -b.up], dim=1), torch.cat([a.down, b.down])
         return squared_norm(Factors(up, down))

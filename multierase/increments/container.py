@@ -10,10 +10,16 @@ import json
 import math
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    import torch
+
+# As safetensors calls them; an increment's own numbers have fewer.
+CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "I8", "int64": "I64"}
 BYTES = {"F32": 4, "F16": 2, "I8": 1}
 LARGEST_HEADER = 2**24  # Stable Diffusion's longest is 1 MB
 LONGEST_NAME = 512
@@ -77,6 +83,40 @@ def read_container(path: Path) -> Container:
     tensors = {name: _tensor(name, entry) for name, entry in entries.items()}
 
     return Container(size, _texts(metadata), tensors)
+
+
+def write_container(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write a safetensors file, byte for byte as that library does.
+
+    The library itself writes to a temporary file of its own, which nobody would collect, and
+    several entries of metadata in no fixed order.
+
+    Args:
+        tensors: on the CPU.
+    """
+    import torch
+
+    entries: dict[str, Any] = {METADATA: metadata}
+    place = 0
+    widest_first = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    for name in widest_first:
+        tensor = tensors[name]
+        end = place + tensor.nbytes
+        dtype = CODES[str(tensor.dtype).removeprefix("torch.")]
+        entries[name] = {"dtype": dtype, "shape": [*tensor.shape], "data_offsets": [place, end]}
+        place = end
+
+    header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little"))
+        file.write(header)
+        for name in widest_first:
+            # Numpy has no bfloat16.
+            flat = tensors[name].detach().contiguous().reshape(-1)
+            file.write(flat.view(torch.uint8).numpy().data)
 
 
 def strict_json(text: str) -> Any:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from multierase.errors import IncrementFileError
 from multierase.files import digest_tensors, replacing
-from multierase.increments.container import METADATA
+from multierase.increments.container import write_container
 from multierase.increments.fingerprint import Fingerprint
 from multierase.increments.header import (
     FORMAT_VERSION,
@@ -23,7 +23,7 @@ from multierase.increments.header import (
     read_header,
     stored_as,
 )
-from multierase.increments.layout import CODES, DOWN, GRAM, SHARED, UP, down_of, stored_dtype
+from multierase.increments.layout import DOWN, GRAM, SHARED, UP, down_of, stored_dtype
 from multierase.increments.value import Delta, Factors, Increment
 
 Tensors = Mapping[str, torch.Tensor]
@@ -61,33 +61,9 @@ def save_increment(increment: Increment, path: str | Path, *, overwrite: bool = 
     metadata = {METADATA_KEY: _metadata(increment, tensors)}
 
     with replacing(path, overwrite=overwrite) as temporary:
-        _write(temporary, tensors, metadata)
+        write_container(temporary, tensors, metadata)
         _require_readable(temporary, path)
     return path
-
-
-def _write(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, byte for byte as that library does.
-
-    The library itself writes to a temporary file of its own, which nobody would collect.
-    """
-    entries: dict[str, Any] = {METADATA: metadata}
-    place = 0
-    widest_first = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    for name in widest_first:
-        tensor = tensors[name]
-        end = place + tensor.nbytes
-        dtype = CODES[str(tensor.dtype).removeprefix("torch.")]
-        entries[name] = {"dtype": dtype, "shape": [*tensor.shape], "data_offsets": [place, end]}
-        place = end
-
-    header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little"))
-        file.write(header)
-        for name in widest_first:
-            file.write(tensors[name].numpy().data)
 
 
 def _metadata(increment: Increment, tensors: Tensors) -> str:

@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from multierase.increments.container import Tensor
+from multierase.increments.container import CODES, Tensor
 
-CODES = {"float32": "F32", "float16": "F16", "int8": "I8"}
-STORED = tuple(CODES)  # dtypes that an increment's numbers may have
+STORED = ("float32", "float16", "int8")  # dtypes that an increment's numbers may have
 LARGEST_PARAMETER = 2**27  # numbers: five times the largest matrix of any published denoiser
 UP, DOWN, SHARED, GRAM = ".up", ".down", "shared.", "gram."
 

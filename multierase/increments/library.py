@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from multierase.errors import AlreadyThere, IncrementFileError, UnknownConcept, WriteError, suggest
 from multierase.files import collect_left_over, plain, require_writable
 from multierase.increments.header import Header, read_header
+from multierase.increments.hub import is_on_hub, local_copy
 from multierase.prompts.concepts import require_distinct, slug
 
 if TYPE_CHECKING:
@@ -43,17 +44,22 @@ class Library(Mapping[str, "Increment"]):
     listed by ``problems``.
 
     Args:
-        folder: where the files are.
+        folder: where the files are, or ``hf://owner/name`` for a repository on a hub, which is read
+            as it is.
         create: make the folder if it is not there.
 
     Raises:
-        FileNotFoundError: if there is no such folder, unless ``create``.
-        WriteError: if it cannot be made.
+        FileNotFoundError: if there is no such folder, unless ``create``, or no such repository.
+        WriteError: if it cannot be made, as on a hub.
     """
 
     def __init__(self, folder: str | Path, *, create: bool = False):
+        self._address = str(folder) if is_on_hub(folder) else None
+        if self._address is not None and not create:
+            folder = local_copy(self._address)
         self.folder = Path(folder)
         if create:
+            self._require_own()
             _make(self.folder)
         if not self.folder.is_dir():
             raise FileNotFoundError(
@@ -70,6 +76,16 @@ class Library(Mapping[str, "Increment"]):
         sound = [entry.header for entry in self._scan() if entry.header is not None]
 
         return {header.concept: header for header in sorted(sound, key=lambda h: h.concept)}
+
+    def questions(self) -> dict[str, list[dict[str, str]]]:
+        """Return by concept the questions that its certificate was made of, where it has one."""
+        found = {}
+        for name, header in self.headers().items():
+            asked = (header.provenance.certificate or {}).get("questions")
+            if asked:
+                found[name] = asked
+
+        return found
 
     def problems(self) -> dict[Path, str]:
         """Return what is wrong with each file that is no sound increment of this library."""
@@ -94,6 +110,7 @@ class Library(Mapping[str, "Increment"]):
                 always.
             WriteError: for a name that is too long, or a folder that cannot be written.
         """
+        self._require_own()
         require_distinct(concepts)
         for concept in concepts:
             path = self.path(concept)
@@ -115,11 +132,13 @@ class Library(Mapping[str, "Increment"]):
         """
         from multierase.increments.format import save_increment
 
+        self._require_own()
         self._require_free(increment.concept, overwrite)
         return save_increment(increment, self.path(increment.concept), overwrite=overwrite)
 
     def remove(self, concept: str) -> None:
         """Delete the concept's file. Raises ``UnknownConcept`` if there is none."""
+        self._require_own()
         self.require([concept])
         self.path(concept).unlink()
 
@@ -207,6 +226,13 @@ class Library(Mapping[str, "Increment"]):
         if known is None or known.stamp != stamp:
             known = self._entries[path.name] = _read(path, stamp)
         return known
+
+    def _require_own(self) -> None:
+        if self._address is not None:
+            raise WriteError(
+                f"{self._address} is on a hub, where nothing is written: give a folder, and upload "
+                "it when it is done"
+            )
 
     def _require_free(self, concept: str, overwrite: bool) -> None:
         """Raise ``AlreadyThere`` if saving this concept would take something away unasked."""

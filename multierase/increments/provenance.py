@@ -200,6 +200,28 @@ def in_words(certificate: Mapping[str, Any]) -> str:
     return "; ".join(words)
 
 
+def step_in_words(step: Mapping[str, Any]) -> str:
+    """Return a step of a history in plain words; of an import all that matters to a user."""
+    if step["step"] != "imported":
+        return str(step["step"])
+
+    words = [f"imported from {step.get('file')}: {step.get('from')}"]
+    concepts, kept = step.get("concepts"), step.get("effect_kept")
+    count = len(concepts) if isinstance(concepts, list) else 1
+    if count > 1:
+        words.append(f"a set of {count} concepts")
+    if step.get("refined"):
+        words.append(f"relative to {step['refined']}, which was changed for a whole set")
+    if step.get("projected"):
+        words.append("this one's part alone" if count > 1 else "in its own directions alone")
+        if isinstance(kept, float):
+            words.append(f"with {kept:.0%} of the effect on its tokens")
+    elif not step.get("separable", True):
+        words.append("not separable")
+
+    return ", ".join(words)
+
+
 class Taker:
     """Takes entries of known types from a JSON object."""
 

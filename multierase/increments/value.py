@@ -112,6 +112,17 @@ class Increment:
         return self.provenance.concept
 
     @property
+    def also(self) -> tuple[str, ...]:
+        """Other concepts that it erases too: it was imported from a file of several."""
+        found: list[str] = []
+        for step in self.history:
+            listed = step.get("concepts")
+            if step["step"] == "imported" and isinstance(listed, list | tuple):
+                found += () if step.get("projected") else map(str, listed)
+
+        return tuple(name for name in dict.fromkeys(found) if name != self.concept)
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every parameter that it changes."""
         return {name: tuple(delta.shape) for name, delta in self.deltas.items()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +33,40 @@ def export_pipeline(model: Model, composer: Composer, folder: str | Path) -> Pat
         WriteError: if the disk is full, or the place cannot be written.
     """
     folder = Path(folder)
+    with new_folder(folder) as temporary:
+        model.pipeline.save_pretrained(temporary)
+        write_text(temporary / PROVENANCE, as_json(provenance_of(model, composer)))
+
+    return folder
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes ``folder`` if the body ends without an error.
+
+    Raises:
+        AlreadyThere: if ``folder`` holds anything already.
+        WriteError: if the disk is full, or the place cannot be written.
+    """
     require_empty(folder)
     temporary = _temporary(folder)
-
     try:
-        model.pipeline.save_pretrained(temporary)
-        made = json.dumps(_provenance(model, composer), indent=1, sort_keys=True)
-        write_text(temporary / PROVENANCE, made)
+        yield temporary
         for path in temporary.rglob("*"):
             if path.is_file():
                 _flush(path)
         temporary.replace(folder)
+    except (AlreadyThere, WriteError):
+        raise
     except (OSError, SafetensorError) as error:
         raise WriteError(f"cannot write {folder}: {error}; nothing was changed") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
-    return folder
+
+def as_json(value: Any) -> str:
+    """Return indented JSON, for a file beside the weights."""
+    return json.dumps(value, indent=1, sort_keys=True)
 
 
 def require_empty(folder: str | Path) -> None:
@@ -84,7 +103,8 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _provenance(model: Model, composer: Composer) -> dict[str, Any]:
+def provenance_of(model: Model, composer: Composer) -> dict[str, Any]:
+    """Return JSON values that say what is erased, and how it was put together."""
     erased = {}
     for name, strength in composer.erased.items():
         provenance = composer.increments[name].provenance

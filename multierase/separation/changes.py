@@ -7,7 +7,7 @@ from functools import cached_property
 
 import torch
 
-from multierase.increments.value import Factors, Increment
+from multierase.increments.value import Delta, Factors, Increment
 from multierase.separation.solves import Transfer
 
 Transfers = Mapping[str, Mapping[str, Transfer]]
@@ -54,6 +54,25 @@ class Changes:
         down = self._downs(parameter, factors).to(start.device)
         up = torch.cat([delta.up for delta in factors.values()], dim=1).to(start.device)
         return torch.addmm(start, up, down)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every parameter that is changed, sorted by name."""
+        found: dict[str, tuple[int, ...]] = {}
+        for increment in self.active.values():
+            found |= increment.shapes
+
+        return dict(sorted(found.items()))
+
+    def delta(self, parameter: str) -> Delta:
+        """Return ``Σ s_i Δ_i T_i`` of one parameter: factors where all are, else a dense tensor."""
+        found = {name: increment.deltas.get(parameter) for name, increment in self.active.items()}
+        factors = {name: delta for name, delta in found.items() if isinstance(delta, Factors)}
+        if any(delta is not None and name not in factors for name, delta in found.items()):
+            return self.added(torch.zeros(self.shapes[parameter]), parameter)
+
+        up = torch.cat([delta.up for delta in factors.values()], dim=1)
+        return Factors(up, self._downs(parameter, factors))
 
     @cached_property
     def readers(self) -> dict[str, str]:

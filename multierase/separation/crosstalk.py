@@ -50,14 +50,13 @@ def deviations_of(changes: Changes) -> dict[str, float]:
     off, alone = dict.fromkeys(active, 0.0), dict.fromkeys(active, 0.0)
 
     for parameter, stream in changes.readers.items():
-        shape = next(i.deltas[parameter].shape for i in active.values() if parameter in i.deltas)
-        total = changes.added(torch.zeros(shape), parameter)
+        total = changes.delta(parameter)
         for name, increment in active.items():
             delta, factor = increment.deltas.get(parameter), increment.grams.get(stream)
             if delta is None or factor is None:
                 continue
             own = strengths[name] * times(delta, factor)
-            off[name] += (total @ factor - own).double().square().sum().item()
+            off[name] += (times(total, factor) - own).double().square().sum().item()
             alone[name] += own.double().square().sum().item()
 
     return {name: math.sqrt(off[name] / alone[name]) for name in active if alone[name]}

@@ -78,6 +78,8 @@ class Fitting:
     ) -> dict[str, dict[str, Transfer]]:
         """Solve jointly for the ``T_i`` of the erased concepts, by concept and stream."""
         transfers: dict[str, dict[str, Transfer]] = {name: {} for name in active}
+        # A set that was imported whole erases more than its name says.
+        erased = [*active, *(name for one in active.values() for name in one.also)]
         for stream in self._weights.model.streams:
             reading = {n: i for n, i in active.items() if stream in i.readers.values()}
             if not reading:
@@ -86,14 +88,14 @@ class Fitting:
             factors = {name: grams_of(increment)[stream] for name, increment in reading.items()}
             lists = self._others(active, stream)
             if keep is not None:
-                lists += keep.lists(stream, active)
+                lists += keep.lists(stream, erased)
             solve = partial(joint_transfers, factors, lists, keep_weight=keep_weight, ridge=ridge)
             solved = solve()
             if keep is not None and keep.dictionaries:
                 # Least squares give up a few sentences for the many; they are told of once more.
                 first = {name: {stream: transfer} for name, transfer in solved.items()}
                 changes = Changes(reading, dict.fromkeys(reading, 1.0), first)
-                solved = solve(worst=keep.most_moved(stream, active, changes.movement(stream)))
+                solved = solve(worst=keep.most_moved(stream, erased, changes.movement(stream)))
             for name, transfer in solved.items():
                 transfers[name][stream] = transfer
 

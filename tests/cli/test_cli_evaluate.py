@@ -98,7 +98,7 @@ def test_methods_in_one_table(run, run_json, few, lib, tmp_path):
     del alone["base"]
     assert both["increments"] == alone
 
-    run_json("compose", *erase, "--solve", "sum", "--out", tmp_path / "peer")
+    run_json("export", *erase, "--solve", "sum", "--out", tmp_path / "peer")
     flags = (*few, "--erase", "Twemoji", "--peer", tmp_path / "peer")
     peer = run_json("evaluate", *flags)
     summed = run_json("evaluate", *few, *erase, "--solve", "sum")

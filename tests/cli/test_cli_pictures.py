@@ -118,7 +118,7 @@ def test_a_composed_folder_gives_the_same_picture_in_plain_diffusers(run_json, s
 
     folder = tmp_path / "served"
     erase = ("--erase", "Twemoji", "Noto=0.5")
-    run_json("compose", "--library", lib, *erase, "--out", folder)
+    run_json("export", "--library", lib, *erase, "--out", folder)
 
     settings = SamplingSettings(inference_steps=5)
     workspace = Workspace(lib, device="cpu")
@@ -142,9 +142,45 @@ def test_a_composed_folder_gives_the_same_picture_in_plain_diffusers(run_json, s
     assert made["erased"]["Noto"]["strength"] == 0.5
     assert made["solve"] == "joint"
     assert set(made["deviations"]) == {"Noto", "Twemoji"}
-    code, err = said("compose", "--library", lib, "--erase", "Noto", "--out", folder)
+    code, err = said("export", "--library", lib, "--erase", "Noto", "--out", folder)
     assert code == 1
     assert "not empty" in err
+
+
+def test_export_says_what_its_file_loses(run, run_json, lib, tmp_path):
+    flags = ("--library", lib, "--erase", "Twemoji", "Noto=0.5", "--to", "kohya")
+    report = run_json("export", *flags, "--out", tmp_path / "a.safetensors", "--quick", "true")
+    assert (report["to"], report["erased"]) == ("kohya", {"Noto": 0.5, "Twemoji": 1.0})
+    assert report["error"] < 1e-5
+    assert "certificate" not in report
+
+    code, printed, err = run("export", *flags, "--out", tmp_path / "b.safetensors", "--rank", "2")
+    said = " ".join(err.split())
+    assert code == 0
+    assert "Twemoji" in printed
+    assert "the file loses" in said
+    assert "export that set as one file" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--to", "kohia"], 2, "'kohya'"),
+        (["--to", "kohya", "--out", "x.bin"], 2, "ends in .safetensors"),
+        (["--to", "diff", "--out", "there.safetensors"], 1, "exists already"),
+        (["--to", "diff", "--rank", "0"], 2, "rank 0"),
+        (["--to", "diff", "--erase", "Twemjoi"], 1, "did you mean 'Twemoji'"),
+    ],
+)
+def test_a_bad_export_writes_nothing(said, lib, tmp_path, monkeypatch, flags, code, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.safetensors").write_text("precious")
+    out = () if "--out" in flags else ("--out", "x.safetensors")
+    erase = () if "--erase" in flags else ("--erase", "Noto")
+    got, err = said("export", "--library", lib, *erase, *flags, *out)
+    assert got == code
+    assert message in err
+    assert [path.name for path in tmp_path.iterdir()] == ["there.safetensors"]
 
 
 def test_solves_differ(run_json, lib, tmp_path):
@@ -153,7 +189,7 @@ def test_solves_differ(run_json, lib, tmp_path):
     served = {}
     for solve in ("sum", "joint"):
         flags = ("--erase", "Twemoji", "Noto=0.5", "--solve", solve, "--out", tmp_path / solve)
-        run_json("compose", "--library", lib, *flags)
+        run_json("export", "--library", lib, *flags)
         [file] = (tmp_path / solve / "unet").glob("*.safetensors")
         served[solve] = load_file(file)
     assert any(
@@ -168,7 +204,7 @@ def test_what_cannot_be_solved_for_is_told(run, run_json, lib_copy, tmp_path):
     flags = ("--erase", "Twemoji", "Firefox", "--library", lib_copy)
     for solve in ("joint", "sum"):
         out = tmp_path / solve
-        code, _, err = run("compose", *flags, "--solve", solve, "--out", out)
+        code, _, err = run("export", *flags, "--solve", solve, "--out", out)
         assert code == 0
         told = "'Firefox' changes" in " ".join(err.split())
         assert told == (solve == "joint")

@@ -147,7 +147,7 @@ def test_a_full_disk_leaves_the_old_file(file, monkeypatch):
         path.write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(format_module, "_write", full)
+    monkeypatch.setattr(format_module, "write_container", full)
     with pytest.raises(WriteError, match="cannot write .*van-gogh.*: No space left.*nothing was"):
         save_increment(make(seed=2), file, overwrite=True)
     assert file.read_bytes() == before

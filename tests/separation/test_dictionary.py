@@ -32,7 +32,7 @@ from multierase.separation.dictionary import (
     novelty,
 )
 from multierase.separation.directions import gram
-from multierase.workspace import MOST_SIBLINGS
+from multierase.training.beside import MOST_SIBLINGS
 
 PHOTO, BESIDE, BARE = "a photo of {a_name}", "{a_subject} beside {a_name}", "{name}"
 THINGS = Kind(

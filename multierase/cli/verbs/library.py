@@ -16,7 +16,7 @@ from multierase.cli.requests import (
 )
 from multierase.errors import UsageError
 from multierase.increments.library import Library
-from multierase.increments.provenance import in_words
+from multierase.increments.provenance import in_words, step_in_words
 
 if TYPE_CHECKING:
     from multierase.increments.header import Header
@@ -128,7 +128,7 @@ def _results(report: dict) -> list[tuple[str, object]]:
         ("norm", report["norm"]),
         ("parameters", len(report["parameters"])),
         ("stored", f"{shown(report['bytes'] / 1e3)} kB, {report['stored_as']}"),
-        ("since then", _listed([step["step"] for step in report["history"]])),
+        ("since then", _listed([step_in_words(step) for step in report["history"]])),
         ("seed", None if "seed" in report["settings"] else report["seed"]),
     ]
     return [(name, value) for name, value in rows if value not in (None, "", {}, "-")]

@@ -1,9 +1,9 @@
-"""The verbs that show a composition: ``generate`` writes pictures, ``compose`` a pipeline."""
+"""The verbs that use a composition: ``generate`` makes pictures, ``export`` files for others."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
@@ -18,6 +18,7 @@ from multierase.cli.requests import (
 )
 from multierase.errors import UsageError
 from multierase.increments.library import Library
+from multierase.interop.targets import TARGETS, ExportSettings
 from multierase.sampling import SamplingSettings
 
 if TYPE_CHECKING:
@@ -60,17 +61,41 @@ def print_generate(report: dict) -> None:
     say(f"wrote {report['file']}")
 
 
-def run_compose(arguments: Namespace) -> dict:
-    """Write the base with concepts erased as a pipeline that needs no multierase."""
+def run_export(arguments: Namespace) -> dict:
+    """Write the base with concepts erased, or what erasing them adds to it, for other tools."""
+    from multierase.interop.exporting import require_target
+
+    settings = settings_of(ExportSettings, arguments)
+    require_target(arguments.to, arguments.out, overwrite=arguments.overwrite)
     workspace = _composed(arguments, _wanted(arguments))
-    folder = workspace.export(arguments.out)
+    written = workspace.export(arguments.out, arguments.to, settings, overwrite=arguments.overwrite)
 
-    return {"folder": str(folder), **_state(workspace)}
+    return {**written, **_state(workspace)}
 
 
-def print_compose(report: dict) -> None:
+def print_export(report: dict) -> None:
     _print_state(report)
-    say(f"wrote {report['folder']}: a diffusers pipeline")
+    target = TARGETS[report["to"]]
+    if "error" in report:
+        say(f"the file loses {report['error']:.1e} of the change of the weights")
+    for which, found in report.get("certificate", {}).items():
+        say(f"{which}: {_in_words(found)}")
+    if target.adds:
+        say(
+            "tools add such files up, and sums of erasures harm what is kept: to erase another "
+            "set, export that set as one file"
+        )
+    say(f"wrote {report['file']}: {target.about}")
+
+
+def _in_words(certificate: Mapping[str, Any]) -> str:
+    """Return the certificate of a set in plain words."""
+    words = []
+    if "gone" in certificate:
+        words.append(f"gone in {percent(certificate['gone'])} of unseen sentences")
+    words += [f"{side} move by {percent(share)}" for side, share in certificate["moved"].items()]
+
+    return "; ".join(words)
 
 
 def _wanted(arguments: Namespace) -> dict[str, float]:
