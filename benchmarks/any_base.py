@@ -43,7 +43,9 @@ from multierase import EraseSettings, Model, SamplingSettings, Workspace
 from multierase.composer import Solve
 from multierase.emoji import fill
 from multierase.generate import generate
+from multierase.separation import fitting
 
+ROUNDS = fitting.ROUNDS
 NOISE = 1000  # so many seeds further for each noise
 
 Erased = tuple[str, ...]
@@ -57,6 +59,7 @@ class Arm:
         solve: how increments are put together; by default as the workspace decides.
         own_list: with the prompts and kinds that the base's folder lists.
         siblings: the studios that are not erased at all are given as siblings.
+        evenly: whether the joint solve weighs the erased concepts anew, so that none is given up.
         seeded: whether another seed gives another increment.
     """
 
@@ -65,6 +68,7 @@ class Arm:
     solve: Solve | None = None
     own_list: bool = False
     siblings: bool = False
+    evenly: bool = True
     seeded: bool = True
 
     @property
@@ -104,6 +108,7 @@ ESD = replace(
 )
 ARMS = {
     "new": Arm(EraseSettings()),
+    "new, one weight": Arm(EraseSettings(), evenly=False),
     "new, own list": Arm(EraseSettings(), own_list=True),
     "new, siblings": Arm(EraseSettings(), siblings=True),
     "new, from the base": Arm(FROM_THE_BASE),
@@ -212,7 +217,9 @@ class AnyBase:
         if not missing:
             return
 
-        workspace = cell.workspace(self.work, base.load(ARMS[cell.arm].own_list))
+        arm = ARMS[cell.arm]
+        fitting.ROUNDS = ROUNDS if arm.evenly else 0
+        workspace = cell.workspace(self.work, base.load(arm.own_list))
         results.get("trained", lambda: self.train(cell, workspace))
         for erased in missing:
             began, key = time.perf_counter(), "+".join(erased)

@@ -21,7 +21,7 @@ increments increments.provenance increments.fingerprint increments.container inc
 increments.header increments.value increments.compression increments.format increments.hub
 increments.library
 separation separation.directions separation.cache separation.dictionary separation.keep_list
-separation.solves separation.changes separation.fitting separation.crosstalk
+separation.solves separation.changes separation.crosstalk separation.fitting
 training training.settings training.optimizers training.defaults training.beside
 training.trajectories
 training.trial training.certificate training.questions training.plan training.objectives

@@ -41,18 +41,23 @@ def crosstalk_of(
     return moves
 
 
-def deviations_of(changes: Changes) -> dict[str, float]:
+def deviations_of(changes: Changes, stream: str | None = None) -> dict[str, float]:
     """Return ``‖(ΔW − s_i Δ_i) E_i‖ / ‖s_i Δ_i E_i‖`` for each erased concept.
 
     Concepts without a Gram matrix, or whose increment does nothing to its own tokens, have none.
+
+    Args:
+        stream: over the parameters that read this one; by default over those of all.
     """
     active, strengths = changes.active, changes.strengths
     off, alone = dict.fromkeys(active, 0.0), dict.fromkeys(active, 0.0)
 
-    for parameter, stream in changes.readers.items():
+    for parameter, read in changes.readers.items():
+        if stream not in (None, read):
+            continue
         total = changes.delta(parameter)
         for name, increment in active.items():
-            delta, factor = increment.deltas.get(parameter), increment.grams.get(stream)
+            delta, factor = increment.deltas.get(parameter), increment.grams.get(read)
             if delta is None or factor is None:
                 continue
             own = strengths[name] * times(delta, factor)

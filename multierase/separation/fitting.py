@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -15,9 +15,13 @@ from multierase.increments.format import fingerprints, require_fits
 from multierase.increments.value import Increment
 from multierase.models.weights import Weights, require_free
 from multierase.separation.changes import Changes
+from multierase.separation.crosstalk import deviations_of
 from multierase.separation.directions import gram
 from multierase.separation.keep_list import KeepList
 from multierase.separation.solves import Transfer, joint_transfers
+
+ROUNDS = 2  # of weighing the erased concepts anew
+LEAST = 0.1  # weight of one
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +97,9 @@ class Fitting:
             solved = solve()
             if keep is not None and keep.dictionaries:
                 # Least squares give up a few sentences for the many; they are told of once more.
-                first = {name: {stream: transfer} for name, transfer in solved.items()}
-                changes = Changes(reading, dict.fromkeys(reading, 1.0), first)
-                solved = solve(worst=keep.most_moved(stream, erased, changes.movement(stream)))
+                moved = _changes(reading, stream, solved).movement(stream)
+                worst = keep.most_moved(stream, erased, moved)
+                solved = _evenly(partial(solve, worst=worst), reading, stream)
             for name, transfer in solved.items():
                 transfers[name][stream] = transfer
 
@@ -158,6 +162,40 @@ class Fitting:
         self._base |= new
 
         require_fits(increment, self._base, self._fingerprints, family=model.family)
+
+
+def _evenly(
+    solve: Callable[..., dict[str, Transfer]], reading: Mapping[str, Increment], stream: str
+) -> dict[str, Transfer]:
+    """Solve so that no erased concept is given up for the others.
+
+    Least squares leave one concept with little of its increment's effect if that serves the sum.
+    Whoever is further from the own effect than the mean gets so much more weight, and all is
+    solved again.
+    """
+    weights = dict.fromkeys(reading, 1.0)
+    solved = solve(weights=weights)
+    for _ in range(ROUNDS if len(reading) > 1 else 0):
+        deviations = deviations_of(_changes(reading, stream, solved), stream)
+        total = sum(deviations.values())
+        if not total:
+            break
+        for name, deviation in deviations.items():
+            weights[name] *= len(deviations) * deviation / total
+        mean = sum(weights.values()) / len(weights)
+        weights = {name: max(weight / mean, LEAST) for name, weight in weights.items()}
+        solved = solve(weights=weights)
+
+    return solved
+
+
+def _changes(
+    reading: Mapping[str, Increment], stream: str, solved: Mapping[str, Transfer]
+) -> Changes:
+    """Return what a solution makes of a stream's readers, at full strength."""
+    transfers = {name: {stream: transfer} for name, transfer in solved.items()}
+
+    return Changes(reading, dict.fromkeys(reading, 1.0), transfers)
 
 
 def grams_of(increment: Increment) -> Grams:

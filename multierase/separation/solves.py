@@ -21,13 +21,14 @@ def joint_transfers(
     keep_weight: float,
     ridge: float,
     worst: torch.Tensor | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> dict[str, Transfer]:
     """Solve for ``T_i`` ``(d, d)`` with which ``Σ_i s_i Δ_i T_i`` comes closest to each ``Δ_i``.
 
     Each increment is to move its own concept's tokens as it does alone, and all of them together
-    are to do little to the kept ones. The minimum of ``Σ_i ‖ΔW E_i − s_i Δ_i E_i‖² + κ n ‖ΔW
-    E_kept‖² + λ ‖ΔW‖²`` is ``ΔW = Σ_i s_i Δ_i C_i M⁻¹`` with ``M = Σ_i C_i + κ n C_kept + λ``: one
-    ``(d, d)`` factorisation for all layers of a stream, whatever the strengths.
+    are to do little to the kept ones. The minimum of ``Σ_i w_i ‖ΔW E_i − s_i Δ_i E_i‖² + κ n ‖ΔW
+    E_kept‖² + λ ‖ΔW‖²`` is ``ΔW = Σ_i w_i s_i Δ_i C_i M⁻¹`` with ``M = Σ_i w_i C_i + κ n C_kept +
+    λ``: one ``(d, d)`` factorisation for all layers of a stream, whatever the strengths.
 
     The kept side grows with the number ``n`` of erased concepts; with a fixed weight, forty of them
     outweigh it. The ridge stands for what no list names: without it an unlisted word is treated
@@ -42,11 +43,14 @@ def joint_transfers(
         keep_weight: ``κ``, weight of the kept side beside all erased concepts together.
         ridge: ``λ``, in units of the tokens' mean variance.
         worst: Gram matrix ``(d, d)`` of what is kept and moves most otherwise.
+        weights: ``w_i`` by erased concept; 1 by default.
 
     Raises:
         ValueError: for a singular system.
     """
     factors = {name: _in_units(factor) for name, factor in own.items()}
+    if weights is not None:
+        factors = {name: factor * weights[name] ** 0.5 for name, factor in factors.items()}
     every = torch.cat(list(factors.values()), dim=1)
     total = every @ every.T + ridge * torch.eye(len(every), dtype=torch.float64)
     lists = [covariance(matrix) for matrix in kept]

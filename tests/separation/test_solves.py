@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from compositions import random_increment
 
 from multierase import Composer, KeepList
+from multierase.increments.value import gram_factor
 from multierase.prompts.kind import Kind
+from multierase.separation import fitting
 from multierase.separation.changes import Changes
 from multierase.separation.dictionary import Dictionary
 from multierase.separation.directions import gram
@@ -34,9 +38,15 @@ def unit(listed: torch.Tensor) -> torch.Tensor:
     return listed * (WIDTH / listed.square().sum()).sqrt()
 
 
-def by_hand(own: list, kept: list, worst: torch.Tensor | None, deltas: list) -> torch.Tensor:
-    """``ΔW`` as one least-squares problem: targets beside rows, each by the root of its weight."""
+def by_hand(
+    own: list, kept: list, worst: torch.Tensor | None, deltas: list, heavy: float
+) -> torch.Tensor:
+    """``ΔW`` as one least-squares problem: targets beside rows, each by the root of its weight.
+
+    The first concept has the weight ``heavy``.
+    """
     rows = [unit(each) for each in own]
+    rows[0] = heavy**0.5 * rows[0]
     targets = [each @ delta.T for each, delta in zip(rows, deltas, strict=True)]
     weights = [(each, KEEP * len(own) / len(kept)) for each in kept]
     weights += [(worst, KEEP * len(own) / 2)] if worst is not None else []
@@ -48,12 +58,13 @@ def by_hand(own: list, kept: list, worst: torch.Tensor | None, deltas: list) -> 
     return torch.linalg.lstsq(left, right.double()).solution.T
 
 
+@pytest.mark.parametrize("heavy", [1.0, 2.5])
 @pytest.mark.parametrize("named", [False, True])
-def test_it_is_the_least_squares_solution(named):
+def test_it_is_the_least_squares_solution(named, heavy):
     own, kept = [tokens(0, 3), tokens(1, 4)], [tokens(2, 30), tokens(3, 8)]
     worst = tokens(4, 2) if named else None
     deltas = [tokens(5, 7), tokens(6, 7)]
-    expected = by_hand(own, kept, worst, deltas)
+    expected = by_hand(own, kept, worst, deltas, heavy)
 
     solved = joint_transfers(
         {str(place): each.T for place, each in enumerate(own)},
@@ -61,6 +72,7 @@ def test_it_is_the_least_squares_solution(named):
         keep_weight=KEEP,
         ridge=RIDGE,
         worst=None if worst is None else gram(worst),
+        weights={"0": heavy, "1": 1.0},
     )
     found = sum(solved[str(place)](delta.float()) for place, delta in enumerate(deltas))
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
@@ -125,3 +137,31 @@ def test_what_moves_most_moves_less_for_being_named(tiny, monkeypatch):
     before = moved()
     assert named.max() < 0.9 * before.max()
     assert named.topk(32).values.mean() < 0.9 * before.topk(32).values.mean()
+
+
+@torch.no_grad()
+def test_no_concept_is_given_up_for_the_others(tiny, monkeypatch):
+    increments = {
+        name: random_increment(tiny, name, "esd-x-strict", seed, factored=True)
+        for seed, name in enumerate(("dali", "monet", "van gogh"))
+    }
+    # One that least squares give up: what is kept has most of its tokens in it.
+    own = increments["monet"]
+    kept = tiny.tokens(["a church", "a barn", "desk"], "tokens").T
+    grams = {"tokens": gram_factor(kept.T)}
+    increments["monet"] = dataclasses.replace(own, grams=grams)
+    dictionary = Dictionary.of(tiny, THINGS, list(THINGS.sentences))
+    keep = KeepList.of(tiny, [], increments).beside([dictionary])
+
+    def deviations() -> list[float]:
+        composer = Composer(tiny, increments, solve="joint", keep=keep)
+        composer.erase(*increments)
+        found = composer.deviations()
+        composer.restore_all()
+        return sorted(found.values())
+
+    even = deviations()
+    monkeypatch.setattr(fitting, "ROUNDS", 0)
+    alike = deviations()
+    assert even[-1] / sum(even) < 0.9 * alike[-1] / sum(alike)
+    assert even[-1] < alike[-1]
