@@ -117,6 +117,18 @@ def require_picture_name(path: str | Path) -> str:
     return formats[suffix]
 
 
+def shrunk(png: bytes, side: int) -> bytes:
+    """Return a PNG that is at most ``side`` pixels wide and high; a smaller one stays."""
+    with Image.open(io.BytesIO(png)) as picture:
+        if max(picture.size) <= side:
+            return png
+        picture.thumbnail((side, side))
+        data = io.BytesIO()
+        picture.save(data, "PNG")
+
+    return data.getvalue()
+
+
 def save_picture(picture: Image.Image, path: str | Path) -> None:
     """Write a picture whole or not at all, in the format that the file name says.
 

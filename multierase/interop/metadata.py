@@ -16,9 +16,11 @@ import torch
 import multierase
 from multierase.interop.outgoing import Outgoing
 from multierase.models.model import Model
+from multierase.pictures import shrunk
 
 KEY = "multierase"
 MODELSPEC = "1.0.1"
+COVER, THUMBNAIL = 768, 256  # pixels at most; ComfyUI reads no header of more than 8 MiB
 SD3_LAYERS = {24: "medium", 38: "3.5-large"}
 
 
@@ -96,9 +98,9 @@ def header(
         )
         entries |= _kohya(outgoing)
     if outgoing.picture is not None:
-        url = "data:image/png;base64," + base64.b64encode(outgoing.picture).decode()
-        entries["ssmd_cover_images"] = json.dumps([url.partition(",")[2]])
-        entries["modelspec.thumbnail"] = url
+        entries["ssmd_cover_images"] = json.dumps([_encoded(outgoing.picture, COVER)])
+        thumbnail = _encoded(outgoing.picture, THUMBNAIL)
+        entries["modelspec.thumbnail"] = f"data:image/png;base64,{thumbnail}"
 
     return dict(sorted(entries.items()))
 
@@ -119,6 +121,10 @@ def description(outgoing: Outgoing, lora: bool) -> str:
         f"{sentence} Interfaces add files up, and sums of erasures harm what is kept: to erase "
         "another set, export that set as one file."
     )
+
+
+def _encoded(png: bytes, side: int) -> str:
+    return base64.b64encode(shrunk(png, side)).decode()
 
 
 def _kohya(outgoing: Outgoing) -> dict[str, str]:

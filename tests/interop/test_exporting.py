@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import logging
 from dataclasses import replace
@@ -14,6 +16,7 @@ from compositions import random_increment
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from families import MAKE, tiny_model, tiny_sd
 from peft import PeftModel
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -324,7 +327,11 @@ def test_the_header_is_what_interfaces_read(on_unet, tmp_path):
     assert (about["erased"], about["left_out"]) == (ERASED, 0)
     assert about["error"] < 1e-5
     (cover,) = json.loads(said["ssmd_cover_images"])
-    assert said["modelspec.thumbnail"] == f"data:image/png;base64,{cover}"
+    head, _, thumbnail = said["modelspec.thumbnail"].partition(",")
+    assert head == "data:image/png;base64"
+    for encoded, most in ((cover, 768), (thumbnail, 256)):
+        picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
+        assert 200 < max(picture.size) <= most
 
 
 @pytest.mark.parametrize(
