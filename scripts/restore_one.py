@@ -22,7 +22,7 @@ def main() -> None:
     workspace.erase(*workspace.library)  # everything that the library holds is erased ...
     workspace.restore(arguments.restore)  # ... and this one is as if it had never been
 
-    folder = workspace.export(arguments.out)
+    folder = workspace.export(arguments.out)["file"]
     print(folder, "with", ", ".join(workspace.erased) or "nothing", "erased")
 
 
