@@ -60,11 +60,11 @@ class ExportSettings:
     Args:
         rank: ranks of a low-rank format, at most; by default as many as the increments have, which
             loses nothing but rounding.
-        precision: of an added file's numbers: float32, float16 or bfloat16.
+        precision: type of an added file's numbers: float32, float16 or bfloat16.
         prompt: drawn by the base and by the export, for the picture that goes with them; by default
             a sentence about the first erased concept.
         quick: make no picture, and ask for no certificate.
-        license: of the base, for a model card; by default what its own card says.
+        license: the base's, for a model card; by default what its own card says.
 
     Raises:
         ValueError: for a rank below 1, or an unknown precision.
