@@ -117,16 +117,21 @@ def require_picture_name(path: str | Path) -> str:
     return formats[suffix]
 
 
+def encoded(picture: Image.Image, format: str = "PNG") -> bytes:
+    """Return a picture as the bytes of a file."""
+    data = io.BytesIO()
+    picture.save(data, format)
+
+    return data.getvalue()
+
+
 def shrunk(png: bytes, side: int) -> bytes:
     """Return a PNG that is at most ``side`` pixels wide and high; a smaller one stays."""
     with Image.open(io.BytesIO(png)) as picture:
         if max(picture.size) <= side:
             return png
         picture.thumbnail((side, side))
-        data = io.BytesIO()
-        picture.save(data, "PNG")
-
-    return data.getvalue()
+        return encoded(picture)
 
 
 def save_picture(picture: Image.Image, path: str | Path) -> None:
@@ -137,12 +142,11 @@ def save_picture(picture: Image.Image, path: str | Path) -> None:
         WriteError: if the disk is full, or the folder cannot be written.
     """
     path = Path(path)
-    data = io.BytesIO()
-    picture.save(data, require_picture_name(path))
+    data = encoded(picture, require_picture_name(path))
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        temporary.write_bytes(data.getvalue())
+        temporary.write_bytes(data)
 
 
 def _literal(name: str) -> str:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,12 +96,9 @@ def write_container(
     Args:
         tensors: on the CPU.
     """
-    import torch
-
     entries: dict[str, Any] = {METADATA: metadata}
     place = 0
-    widest_first = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    for name in widest_first:
+    for name in _widest_first(tensors):
         tensor = tensors[name]
         end = place + tensor.nbytes
         dtype = CODES[str(tensor.dtype).removeprefix("torch.")]
@@ -113,10 +110,22 @@ def write_container(
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
-        for name in widest_first:
-            # Numpy has no bfloat16.
-            flat = tensors[name].detach().contiguous().reshape(-1)
-            file.write(flat.view(torch.uint8).numpy().data)
+        for part in stored_bytes(tensors):
+            file.write(part)
+
+
+def stored_bytes(tensors: Mapping[str, torch.Tensor]) -> Iterator[memoryview]:
+    """Yield the bytes of the tensors, in the order in which a file has them."""
+    import torch
+
+    for name in _widest_first(tensors):
+        # Numpy has no bfloat16.
+        flat = tensors[name].detach().contiguous().reshape(-1)
+        yield flat.view(torch.uint8).numpy().data
+
+
+def _widest_first(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
 
 
 def strict_json(text: str) -> Any:

@@ -53,6 +53,20 @@ def dense(delta: Delta) -> torch.Tensor:
     return delta.dense() if isinstance(delta, Factors) else delta
 
 
+def changed(
+    base: Mapping[str, torch.Tensor], deltas: Mapping[str, Delta]
+) -> dict[str, torch.Tensor]:
+    """Return ``cast(W0 + Δ)`` of these parameters, where the base's own ``W0`` are."""
+    weights = {}
+    for name, delta in deltas.items():
+        own = base[name].detach()
+        # A convolution's factors are matrices.
+        added = dense(delta).reshape(own.shape).to(own.device)
+        weights[name] = (own.float() + added).to(own.dtype)
+
+    return weights
+
+
 def squared_norm(delta: Delta) -> float:
     """Return ``‖Δ‖²``; that of factors from their small Gram matrices, without making ``Δ``."""
     if not isinstance(delta, Factors):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 from collections.abc import Mapping
@@ -15,16 +14,16 @@ import torch
 import multierase
 from multierase.composer import Composer
 from multierase.errors import UsageError
-from multierase.files import replacing, require_absent
+from multierase.files import replacing, require_absent, write_json
 from multierase.generate import generate
 from multierase.increments.container import write_container
 from multierase.increments.library import Library
 from multierase.increments.provenance import SIDES
-from multierase.increments.value import Increment
+from multierase.increments.value import Increment, changed
 from multierase.interop.metadata import header
 from multierase.interop.original import whole_file
 from multierase.interop.outgoing import Outgoing
-from multierase.interop.pipeline import as_json, export_pipeline, new_folder, require_empty
+from multierase.interop.pipeline import export_pipeline, new_folder, require_empty
 from multierase.interop.targets import (
     PICKLED,
     TARGETS,
@@ -36,7 +35,7 @@ from multierase.interop.targets import (
     kohya,
     target_named,
 )
-from multierase.pictures import contact_sheet
+from multierase.pictures import contact_sheet, encoded
 from multierase.training.certificate import certify, examined
 
 logger = logging.getLogger(__name__)
@@ -89,8 +88,6 @@ def export(
     if target.adds and not erased:
         raise UsageError("nothing is erased, so there is nothing to add: give --erase")
 
-    if not target.suffixes:
-        out.parent.mkdir(parents=True, exist_ok=True)
     if to == "pipeline":
         export_pipeline(model, composer, out)
         return {"file": str(out), "to": to}
@@ -119,12 +116,12 @@ def _outgoing(composer: Composer, target: Target, settings: ExportSettings) -> O
         "solve": composer.solve,
         "erased": erased,
     }
+    if not target.adds:
+        return Outgoing(model, erased, {}, {}, about=about)
+
     with composer.planned([erased]) as (changes,):
         exact = {name: changes.delta(name) for name in changes.shapes}
         outgoing = Outgoing(model, erased, exact, exact, about=about)
-        if not target.adds:
-            return outgoing
-
         outgoing = (
             outgoing.cut(settings.rank, settings.precision)
             if target.low_rank
@@ -174,7 +171,7 @@ def _certificates(composer: Composer, outgoing: Outgoing) -> dict[str, Any]:
     exams, erased = examined(model, asked), list(outgoing.erased)
     said = {}
     for name, deltas in (("composed", outgoing.exact), ("file", outgoing.stored)):
-        with model.holding(outgoing.weights(own, deltas)):
+        with model.holding(changed(own, deltas)):
             said[name] = _in_short(certify(model, exams, erased))
 
     return {"certificate": said}
@@ -193,14 +190,11 @@ def _picture(outgoing: Outgoing, prompt: str) -> bytes:
     """Return a PNG: a prompt as the base draws it, and as it does with the file."""
     model = outgoing.model
     pictures = [generate(model, [prompt], [0])]
-    with model.holding(outgoing.weights(model.parameters(), outgoing.stored)):
+    with model.holding(changed(model.parameters(), outgoing.stored)):
         pictures.append(generate(model, [prompt], [0]))
     labels = ["base", f"without {', '.join(outgoing.erased)}"]
-    sheet = contact_sheet(torch.cat(pictures), 2, column_labels=labels)
 
-    data = io.BytesIO()
-    sheet.save(data, "PNG")
-    return data.getvalue()
+    return encoded(contact_sheet(torch.cat(pictures), 2, column_labels=labels))
 
 
 def _sentence(composer: Composer, concept: str) -> str:
@@ -235,15 +229,16 @@ def _write_lora(outgoing: Outgoing, folder: Path) -> None:
     tensors, adapter = diffusers.tensors(outgoing), diffusers.adapter(outgoing)
     write_container(folder / diffusers.LORA, tensors, header(outgoing, tensors, lora=True))
     write_container(folder / diffusers.ADAPTER, adapter, header(outgoing, adapter, lora=True))
-    (folder / diffusers.CONFIG).write_text(as_json(diffusers.adapter_config(outgoing)))
+    write_json(folder / diffusers.CONFIG, diffusers.adapter_config(outgoing))
 
 
 def _write_hub_folder(
     library: Mapping[str, Increment], outgoing: Outgoing, folder: Path, settings: ExportSettings
 ) -> None:
     """Write the increments, which make the folder a library, and what others read beside them."""
+    written = Library(folder)
     for concept in outgoing.erased:
-        Library(folder).save(library[concept])
+        written.save(library[concept])
     (folder / hub.LORA).mkdir()
     _write_lora(outgoing, folder / hub.LORA)
     to = "kohya" if "unet" in outgoing.model.components else "diff"

@@ -18,7 +18,7 @@ from multierase.errors import ConceptRefused, UsageError, WeightsFileError
 from multierase.increments.fingerprint import Fingerprint
 from multierase.increments.header import METADATA_KEY
 from multierase.increments.provenance import Cost, Provenance, Separation
-from multierase.increments.value import Delta, Increment, dense, gram_factor
+from multierase.increments.value import Delta, Increment, changed, gram_factor
 from multierase.interop.differences import Differences, differences
 from multierase.interop.naming import Names
 from multierase.interop.parts import left_out
@@ -214,11 +214,7 @@ def _certificate(
 
     exam = Exam(model, points, asked, evaluations)
     exam.base()
-    here, weights = model.parameters(), {}
-    for name, delta in deltas.items():
-        own = here[name].detach()
-        weights[name] = (own.float() + dense(delta).to(own.device)).to(own.dtype)
-    with model.holding(weights):
+    with model.holding(changed(model.parameters(), deltas)):
         answers = exam.answers(model.predict)
 
     return {**certificate(answers), "questions": as_json(asked)}

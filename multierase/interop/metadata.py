@@ -6,7 +6,6 @@ Never a trigger phrase: an interface may insert it into the prompt, and so menti
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,8 @@ from typing import Any
 import torch
 
 import multierase
+from multierase.files import digest_bytes
+from multierase.increments.container import stored_bytes
 from multierase.interop.outgoing import Outgoing
 from multierase.models.model import Model
 from multierase.pictures import shrunk
@@ -84,7 +85,7 @@ def header(
         "modelspec.title": title(concepts),
         "modelspec.description": description(outgoing, lora),
         "modelspec.author": f"multierase {multierase.__version__}",
-        "modelspec.hash_sha256": f"0x{_hash_of(tensors)}",
+        "modelspec.hash_sha256": f"0x{digest_bytes(*stored_bytes(tensors))}",
         "modelspec.resolution": "x".join([str(_side(model))] * 2),
         "modelspec.tags": "erase,concept-erasure",
         "modelspec.merged_from": ", ".join(concepts),
@@ -145,13 +146,3 @@ def _kohya(outgoing: Outgoing) -> dict[str, str]:
 
 def _side(model: Model) -> int:
     return model.latent_shape[-1] * model.scale
-
-
-def _hash_of(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Return the SHA-256 of the tensors' bytes, in the order in which a file has them."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):
-        flat = tensors[name].detach().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().data)
-
-    return digest.hexdigest()

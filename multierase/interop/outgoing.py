@@ -95,22 +95,6 @@ class Outgoing:
         """By parameter the rank of its factors."""
         return {name: delta.up.shape[1] for name, delta in self.factors.items()}
 
-    def weights(
-        self, base: Mapping[str, torch.Tensor], deltas: Mapping[str, Delta]
-    ) -> dict[str, torch.Tensor]:
-        """Return ``cast(W0 + ΔW)`` of these deltas, for ``Model.holding``.
-
-        Args:
-            base: the model's own weights.
-        """
-        weights = {}
-        for name, delta in deltas.items():
-            own = base[name].detach()
-            added = dense(delta).reshape(own.shape).to(own.device)
-            weights[name] = (own.float() + added).to(own.dtype)
-
-        return weights
-
 
 def low_rank(delta: Delta, rank: int | None = None) -> Factors:
     """Return the best factors of at most ``rank``, equally long; of a convolution's ``(out, in)``.

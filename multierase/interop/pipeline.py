@@ -35,7 +35,8 @@ def export_pipeline(model: Model, composer: Composer, folder: str | Path) -> Pat
     folder = Path(folder)
     with new_folder(folder) as temporary:
         model.pipeline.save_pretrained(temporary)
-        write_text(temporary / PROVENANCE, as_json(provenance_of(model, composer)))
+        made = json.dumps(provenance_of(model, composer), indent=1, sort_keys=True)
+        write_text(temporary / PROVENANCE, made)
 
     return folder
 
@@ -62,11 +63,6 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise WriteError(f"cannot write {folder}: {error}; nothing was changed") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def as_json(value: Any) -> str:
-    """Return indented JSON, for a file beside the weights."""
-    return json.dumps(value, indent=1, sort_keys=True)
 
 
 def require_empty(folder: str | Path) -> None:

@@ -85,27 +85,21 @@ class Changes:
 
     def movement(self, stream: str) -> torch.Tensor:
         """Return ``ΔWᵀ ΔW`` ``(d, d)`` float64, summed over the parameters that read a stream."""
-        ups: dict[tuple, torch.Tensor] = {}
-        downs: dict[tuple, torch.Tensor] = {}
+        ups: dict[int, torch.Tensor] = {}
+        downs: dict[int, torch.Tensor] = {}
         whole = torch.zeros((), dtype=torch.float64)
         for parameter in (name for name, read in self.readers.items() if read == stream):
-            found = {
-                name: increment.deltas.get(parameter) for name, increment in self.active.items()
-            }
-            deltas = {name: delta for name, delta in found.items() if delta is not None}
-            factors = {name: delta for name, delta in deltas.items() if isinstance(delta, Factors)}
-            if len(factors) < len(deltas):
-                shape = next(iter(deltas.values())).shape
-                added = self.added(torch.zeros(shape), parameter).double()
+            delta = self.delta(parameter)
+            if not isinstance(delta, Factors):
+                added = delta.double()
                 whole = whole + added.T @ added
                 continue
 
             # Most layers share the factor that reads the text: what is small is summed.
-            key = tuple((concept, id(delta.down)) for concept, delta in factors.items())
-            up = torch.cat([delta.up for delta in factors.values()], dim=1).double()
+            key, up = id(delta.down), delta.up.double()
             ups[key] = ups.get(key, 0) + up.T @ up
             if key not in downs:
-                downs[key] = self._downs(parameter, factors).double()
+                downs[key] = delta.down.double()
 
         return whole + sum(downs[key].T @ ups[key] @ downs[key] for key in ups)
 
