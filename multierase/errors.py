@@ -91,3 +91,7 @@ class DeviceError(MultieraseError, ValueError):
 
 class MissingExtra(MultieraseError, ValueError):
     """An optional package that is not installed."""
+
+
+class Cancelled(MultieraseError, RuntimeError):
+    """A run that was asked to end before it was done; what it had is kept where it keeps it."""

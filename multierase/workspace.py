@@ -28,17 +28,19 @@ from multierase.models.weights import require_free
 from multierase.prompts.concepts import Concept
 from multierase.prompts.lists import TaggedPrompt, not_about, unknown_to
 from multierase.sampling import SamplingSettings
+from multierase.separation.crosstalk import Entangled, entangled_in
 from multierase.separation.keep_list import KeepList
 from multierase.training.beside import kept_beside
 from multierase.training.certificate import certify, examined
+from multierase.training.estimate import Estimate, estimate
+from multierase.training.plan import Planner
 from multierase.training.settings import EraseSettings
+from multierase.training.watching import Watch
 
 if TYPE_CHECKING:
     from multierase.interop.exporting import ExportSettings
     from multierase.interop.reading import Found
     from multierase.interop.sources import ImportSettings
-
-ENTANGLED = 0.5  # share of an increment's own effect; from here on it is worth a warning
 
 logger = logging.getLogger(__name__)
 
@@ -54,19 +56,6 @@ class Trained:
     def concept(self) -> str:
         """The concept's name."""
         return self.increment.concept
-
-
-@dataclass(frozen=True)
-class Entangled:
-    """A pair of concepts: erasing ``erased`` also changes ``moved``.
-
-    Args:
-        share: the effect on the other's tokens, as a share of the effect on its own.
-    """
-
-    erased: str
-    moved: str
-    share: float
 
 
 class Workspace:
@@ -167,6 +156,7 @@ class Workspace:
         overwrite: bool = False,
         resume: bool = False,
         progress: bool = False,
+        watch: Watch | None = None,
     ) -> list[Trained | Refusal]:
         """Make an increment for each concept, and save each as soon as it is trained.
 
@@ -181,12 +171,14 @@ class Workspace:
             overwrite: replace increments of these names that are there already.
             resume: go on where an interrupted run stopped.
             progress: show a progress bar on stderr.
+            watch: told of each step; the run ends early if it says so.
 
         Returns:
             A ``Trained`` or a ``Refusal`` for each concept, in their order.
 
         Raises:
             AlreadyThere: for a concept that is in the library already, unless ``overwrite``.
+            Cancelled: if ``watch`` has ended the run; ``resume`` goes on from there.
             ModelHeld: if concepts are erased on the model now.
             UsageError, ValueError, WriteError: for an unknown method or scope, settings out of
                 range, or a folder that cannot be written.
@@ -207,6 +199,7 @@ class Workspace:
             progress=progress,
             library=sorted(self.library),
             cache=self.library.folder,
+            watch=watch,
         )
         done: list[Trained | Refusal] = []
         try:
@@ -222,6 +215,22 @@ class Workspace:
 
         places = {concept.name: place for place, concept in enumerate(named)}
         return sorted(done, key=lambda one: places[one.concept])
+
+    def estimate(self, settings: EraseSettings | None = None, method: str = "esd") -> Estimate:
+        """Estimate what ``train`` takes for one concept; see ``multierase.training.estimate``."""
+        method_named(method)
+
+        return estimate(self.model, settings or EraseSettings(), method)
+
+    def sentences(self, concept: str, settings: EraseSettings | None = None) -> Concept:
+        """Return a concept, given by its name, with the sentences that ``train`` would use.
+
+        Raises:
+            ConceptRefused: if the base does not draw it.
+        """
+        planner = Planner(self.model, settings or EraseSettings(), library=sorted(self.library))
+
+        return planner.sentences.of(Concept(concept)).concept
 
     def import_file(
         self,
@@ -309,17 +318,7 @@ class Workspace:
         """
         # The composer at hand may hold the model; a new one needs no keep-list for this.
         composer = self.__dict__.get("composer") or Composer(self.model, self.library, solve="sum")
-        found = []
-        for erased, moves in composer.crosstalk().items():
-            own = moves.get(erased, 0.0)
-            for moved, move in moves.items():
-                wanted = concepts is None or {erased, moved} & set(concepts)
-                if moved == erased or moved not in self.library or not wanted or not own:
-                    continue
-                if move / own > ENTANGLED:
-                    found.append(Entangled(erased, moved, move / own))
-
-        return found
+        return entangled_in(composer.crosstalk(), self.library, concepts)
 
     def certify(self, *concepts: str) -> dict[str, Any]:
         """Say what erasing exactly these concepts does to each concept of the library.

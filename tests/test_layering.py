@@ -24,9 +24,10 @@ separation separation.directions separation.cache separation.dictionary separati
 separation.solves separation.changes separation.crosstalk separation.fitting
 training training.settings training.optimizers training.defaults training.beside
 training.trajectories
-training.trial training.certificate training.questions training.plan training.objectives
+training.trial training.certificate training.questions training.sentences training.plan training.objectives
 training.stopping training.examples
-training.closed_form training.delta training.erasure training.checkpoint training.loop
+training.estimate training.closed_form training.delta training.erasure training.watching training.checkpoint
+training.loop
 methods methods.fine_tuning methods.esd methods.sepme methods.uce
 composer generate pictures interop interop.original_names interop.original
 interop.naming interop.outgoing interop.metadata interop.pipeline interop.targets
@@ -38,16 +39,19 @@ interop.sources.low_rank interop.sources.mace interop.sources.kohya interop.sour
 interop.sources.choice interop.differences interop.parts interop.projecting interop.importing
 workspace serving
 evaluation evaluation.experiment evaluation.concept_sets evaluation.cases evaluation.suites
-evaluation.weights evaluation.statistics evaluation.judges evaluation.judges.emoji
+evaluation.weights evaluation.statistics
+evaluation.pairs evaluation.pairs.study evaluation.pairs.answers evaluation.pairs.summary
+evaluation.judges evaluation.judges.emoji
 evaluation.judges.clip evaluation.judges.classifiers evaluation.judges.nudity evaluation.measures
 evaluation.observations evaluation.instruments evaluation.erasers evaluation.evaluator
 evaluation.reference evaluation.executors evaluation.executors.executor
 evaluation.executors.processes evaluation.executors.ray evaluation.executors.choice
 evaluation.database evaluation.store evaluation.report evaluation.report.rows evaluation.sweep
 evaluation.evaluate evaluation.report.tables evaluation.report.html evaluation.report.files
-demo
-cli cli.flags cli.option_groups cli.options_evaluation cli.options cli.console cli.parser
-cli.requests cli.verbs cli.verbs.library cli.verbs.erase cli.verbs.pictures cli.verbs.evaluate
+demo doctor
+cli cli.third_parties cli.flags cli.option_groups cli.options_evaluation cli.options_tools
+cli.options cli.completion cli.console cli.parser
+cli.requests cli.verbs cli.verbs.doctor cli.verbs.completion cli.verbs.library cli.verbs.erase cli.verbs.pictures cli.verbs.evaluate
 cli.verbs.certify cli.verbs.exchange
 cli.verbs.demo cli.main
 __main__

@@ -13,7 +13,8 @@ from multierase.errors import UsageError
 from multierase.prompts.lists import TaggedPrompt, read_prompts
 
 if TYPE_CHECKING:
-    from multierase.workspace import Entangled, Workspace
+    from multierase.separation.crosstalk import Entangled
+    from multierase.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,14 @@ def warn_of_old_lists(arguments: Namespace, *flags: str) -> None:
                 )
 
 
+def announce(what: str) -> None:
+    """Say what is being done before torch is imported, which takes seconds."""
+    logger.info("%s ...", what)
+
+
 def open_workspace(arguments: Namespace, **more: Any) -> Workspace:
     """Open the workspace of the flags that every verb with a base has."""
+    announce(f"loading {arguments.base}")
     from multierase.workspace import Workspace
 
     return Workspace(
@@ -103,7 +110,7 @@ def open_workspace(arguments: Namespace, **more: Any) -> Workspace:
 
 def warn_of_deviations(deviations: Mapping[str, float]) -> None:
     """Warn of concepts whose effect in a composition is far from their increment's own."""
-    from multierase.workspace import ENTANGLED
+    from multierase.separation.crosstalk import ENTANGLED
 
     for concept, deviation in deviations.items():
         if deviation > ENTANGLED:
@@ -113,14 +120,6 @@ def warn_of_deviations(deviations: Mapping[str, float]) -> None:
                 concept,
                 100 * deviation,
             )
-
-
-def relative_to_own(table: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Divide each increment's effects ``X_ij`` by that on its own tokens, ``X_ii``."""
-    return {
-        name: {other: effect / row[name] if row[name] else 0.0 for other, effect in row.items()}
-        for name, row in table.items()
-    }
 
 
 def warn_of_entangled(pairs: Iterable[Entangled]) -> None:

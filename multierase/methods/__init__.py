@@ -16,6 +16,7 @@ from multierase.training.settings import EraseSettings
 if TYPE_CHECKING:
     from multierase.increments.value import Increment
     from multierase.models.model import Model
+    from multierase.training.watching import Watch
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Order:
         progress: show a progress bar on stderr.
         library: names of concepts that were erased before: their names may be siblings.
         cache: folder for what takes long to make; ``None`` keeps nothing.
+        watch: told of each step of a training; ends it early if it says so.
     """
 
     concepts: Sequence[Concept]
@@ -52,6 +54,7 @@ class Order:
     progress: bool = False
     library: Sequence[str] = ()
     cache: Path | None = None
+    watch: Watch | None = None
 
 
 class Produce(Protocol):

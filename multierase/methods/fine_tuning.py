@@ -58,6 +58,7 @@ def produce(
             checkpoint=path,
             resume=order.resume,
             progress=order.progress,
+            watch=order.watch,
         )
 
         # The caller saves each result before it asks for the next one.

@@ -3,14 +3,65 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 import torch
 
 from multierase.increments.value import Increment, times
 from multierase.separation.changes import Changes
 
+ENTANGLED = 0.5  # share of an increment's own effect; from here on it is worth a warning
+
+RELATIVE = "how much a row's increment moves a column's tokens, relative to its own"
+
 Grams = Mapping[str, torch.Tensor]  # by stream
+
+
+@dataclass(frozen=True)
+class Entangled:
+    """A pair of concepts: erasing ``erased`` also changes ``moved``.
+
+    Args:
+        share: the effect on the other's tokens, as a share of the effect on its own.
+    """
+
+    erased: str
+    moved: str
+    share: float
+
+
+def entangled_in(
+    table: Mapping[str, Mapping[str, float]],
+    named: Collection[str],
+    concepts: Collection[str] | None = None,
+) -> list[Entangled]:
+    """Return the pairs of a cross-talk table that are worth a warning.
+
+    Args:
+        table: as ``Composer.crosstalk`` gives it.
+        named: the concepts among its columns.
+        concepts: only pairs with one of these; all by default.
+    """
+    found = []
+    for erased, moves in table.items():
+        own = moves.get(erased, 0.0)
+        for moved, move in moves.items():
+            wanted = concepts is None or {erased, moved} & set(concepts)
+            if moved == erased or moved not in named or not wanted or not own:
+                continue
+            if move / own > ENTANGLED:
+                found.append(Entangled(erased, moved, move / own))
+
+    return found
+
+
+def relative_to_own(table: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Divide each increment's effects ``X_ij`` by that on its own tokens, ``X_ii``."""
+    return {
+        name: {other: effect / row[name] if row[name] else 0.0 for other, effect in row.items()}
+        for name, row in table.items()
+    }
 
 
 def crosstalk_of(

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from multierase.errors import DeviceError
+from multierase.errors import Cancelled, DeviceError
 from multierase.files import plain
 from multierase.increments.value import Increment
 from multierase.models.model import Model
@@ -20,6 +20,7 @@ from multierase.training.delta import predictions, together
 from multierase.training.erasure import Erasure
 from multierase.training.plan import Plan
 from multierase.training.trajectories import Batch
+from multierase.training.watching import Progress, Watch
 
 CHECKPOINT_STEPS = 16  # at least, between two checkpoints
 
@@ -33,6 +34,7 @@ def train(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     progress: bool = False,
+    watch: Watch | None = None,
 ) -> list[Increment]:
     """Train one increment for each plan in one run; each ends by its own early stop.
 
@@ -50,8 +52,10 @@ def train(
         resume: go on from ``checkpoint`` if it is there. The increments are those of an
             uninterrupted run, to the bit on the same machine with as many threads.
         progress: show a progress bar on stderr.
+        watch: told of each step; the run ends early if it says so.
 
     Raises:
+        Cancelled: if ``watch`` has ended the run; the checkpoint, if there is one, has its state.
         ValueError: for plans that cannot share a run.
         CheckpointError: for a checkpoint that is damaged, or belongs to another run.
         FloatingPointError: if the training diverges.
@@ -67,7 +71,7 @@ def train(
     saving = plans[0].settings.gradient_checkpointing
     try:
         with model.checkpointed() if saving else contextlib.nullcontext():
-            _run(erasures, erasures if simultaneous else [], path, progress)
+            _run(erasures, erasures if simultaneous else [], path, progress, watch)
     except torch.OutOfMemoryError as error:
         raise DeviceError(
             "the GPU has too little memory: try a smaller --batch_size and --sampling_batch, "
@@ -140,26 +144,36 @@ def descend(
 
 
 def _run(
-    erasures: Sequence[Erasure], under: Sequence[Erasure], checkpoint: Path | None, progress: bool
+    erasures: Sequence[Erasure],
+    under: Sequence[Erasure],
+    checkpoint: Path | None,
+    progress: bool,
+    watch: Watch | None,
 ) -> None:
     settings = erasures[0].settings
     names = plain(", ".join(erasure.concept.name for erasure in erasures))
     step = saved = max(erasure.step for erasure in erasures)
+    going_on = True
 
     with tqdm(
         total=settings.steps, initial=step, desc=f"erasing {names}", disable=not progress
     ) as bar:
-        while step < settings.steps and not _all_finished(erasures):
+        while going_on and step < settings.steps and not _all_finished(erasures):
             steps = range(step, min(step + settings.steps_ahead, settings.steps))
             for _ in _learn(erasures, steps, under):
                 step += 1
                 _show(bar, erasures)
+                if watch is not None and not watch(Progress.of(erasures)):
+                    going_on = False
 
             # Between batches that are sampled together, so that a resumed run samples the same.
-            ended = _all_finished(erasures) or step >= settings.steps
+            ended = _all_finished(erasures) or step >= settings.steps or not going_on
             if checkpoint is not None and (ended or step >= saved + CHECKPOINT_STEPS):
                 save_checkpoint(erasures, checkpoint)
                 saved = step
+
+    if not (going_on or _all_finished(erasures) or step >= settings.steps):
+        raise Cancelled(f"erasing {names} was ended at step {step} of {settings.steps}")
 
 
 def _all_finished(erasures: Sequence[Erasure]) -> bool:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import random
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +16,7 @@ from multierase.increments.provenance import Separation
 from multierase.models.model import Model
 from multierase.prompts.concepts import Concept
 from multierase.prompts.lists import not_about
-from multierase.separation.dictionary import Dictionary, words_of
+from multierase.separation.dictionary import Dictionary
 from multierase.separation.directions import Directions, covariance, directions, gram
 from multierase.training.certificate import Question
 from multierase.training.defaults import (
@@ -29,15 +27,14 @@ from multierase.training.defaults import (
     with_defaults,
 )
 from multierase.training.optimizers import optimizer_class
-from multierase.training.questions import Questions, held_back
+from multierase.training.sentences import Sentences
 from multierase.training.settings import EraseSettings
-from multierase.training.trial import Points, Trial, Tried
+from multierase.training.trial import Points, Tried
 
 logger = logging.getLogger(__name__)
 
 Objective = Literal["esd", "correlation"]
 
-SENTENCES = 512  # about a concept, from whose tokens its directions are found
 NEAREST = 4  # siblings, if none are given
 SIBLING_SENTENCES = 32  # about each
 
@@ -164,8 +161,7 @@ class Planner:
         self.scope = self.settings.scope or model.exact_scope
         optimizer_class(self.settings.optimizer)  # raises early
         self.known = model.known_prompts if settings.known else []
-        self.trial = Trial(model, self.kind, self.settings.seed)
-        self.questions = Questions(model, self.kind, self.settings.seed)
+        self.sentences = Sentences(model, self.kind, self.known, self.settings.seed)
         self.folder, self.progress = folder, progress
         self._dictionaries: dict[tuple[str, ...], Dictionary] = {}
 
@@ -179,11 +175,6 @@ class Planner:
             )
 
         return self._dictionaries[tried.forms]
-
-    @cached_property
-    def words(self) -> list[str]:
-        """The base's vocabulary, and the kind's subjects."""
-        return words_of(self.model, self.kind)
 
     def plan(self, concept: Concept, keep: Sequence[str] = (), beside: Sequence[str] = ()) -> Plan:
         """Resolve everything that an erasure of ``concept`` needs to know.
@@ -203,21 +194,15 @@ class Planner:
         model = self.model
         settings = replace(self.settings, keep=(*self.settings.keep, *keep))
         self._require_sensible(concept, settings)
-        tried = self._tried(concept)
+        told = self.sentences.of(concept)
+        concept, tried = told.concept, told.tried
         parameters = tuple(model.scope_parameters(self.scope))
         readers = {name: stream for name, stream in model.readers.items() if name in parameters}
         # A scope without readers has no directions, so nothing is kept in the mean,
         # and no overlap of tokens can refuse it.
         streams = sorted(set(readers.values())) if settings.decouple else []
         dictionary = self._dictionary(tried) if streams else None
-        watched, asked = self._held_back(concept, tried)
         to_stay: tuple[Question, ...] = ()
-        concept = self._told(concept, tried, {question.prompt for question in (*watched, *asked)})
-        # What a user or a list of prompts asks to train with is no unseen sentence.
-        watched, asked = (
-            tuple(question for question in questions if question.prompt not in concept.prompts)
-            for questions in (watched, asked)
-        )
         if not concept.anchor and not concept.erase_from:
             concept = replace(concept, anchor=self.kind.anchor)
         for prompt in (*concept.prompts, concept.erase_from, concept.anchor):
@@ -237,8 +222,8 @@ class Planner:
         settings = replace(settings, siblings=siblings)
         near = self._about_siblings(siblings, tried)
         found = {s: self._directions(concept, exact, listed, near, dictionary, s) for s in streams}
-        if asked and tried:
-            to_stay = self.questions.to_stay(concept.name, tried, siblings, listed)
+        if told.asked and tried:
+            to_stay = self.sentences.questions.to_stay(concept.name, tried, siblings, listed)
         kept = (*settings.keep, *near, *not_about(self.known, concept.name, *beside))
 
         return Plan(
@@ -254,11 +239,11 @@ class Planner:
             beside=tuple(beside),
             given=self.settings.siblings,
             tried=tried,
-            watched=watched,
-            asked=(*asked, *to_stay),
+            watched=told.watched,
+            asked=(*told.asked, *to_stay),
             dictionary=dictionary.count if dictionary else 0,
-            points=self.trial.points if tried else None,
-            spent=self.trial.spent(),
+            points=self.sentences.trial.points if tried else None,
+            spent=self.sentences.trial.spent(),
         )
 
     def _require_sensible(self, concept: Concept, settings: EraseSettings) -> None:
@@ -268,62 +253,6 @@ class Planner:
             raise UsageError(
                 f"the sibling {same[0]!r} is the concept itself: give names that are to stay"
             )
-
-    def _tried(self, concept: Concept) -> Tried | None:
-        """Return what the base understands of a concept's name; ``None`` without a kind."""
-        if not self.kind.sentences or concept.erase_from:
-            return None
-        try:
-            return self.trial.of(concept.name)
-        except ConceptRefused:
-            if concept.is_bare:
-                raise
-            return None  # a name of the user's own, for prompts of the user's own
-
-    def _held_back(
-        self, concept: Concept, tried: Tried | None
-    ) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
-        """Return the questions of the stop, and those of the certificate about the concept."""
-        if tried is None:
-            return (), ()
-        name = concept.name
-
-        return self.questions.watched(name, tried), self.questions.asked(name, tried)
-
-    def _random(self, what: str) -> random.Random:
-        return random.Random(f"{self.settings.seed}/{what}")
-
-    def _told(self, concept: Concept, tried: Tried | None, unseen: Collection[str]) -> Concept:
-        """Return a concept that is given by its name alone with sentences, but the unseen ones."""
-        if not concept.is_bare:
-            return concept
-        concept = concept.with_sentences(self.known)
-        if concept.is_bare and tried:
-            return self._with_sentences(concept, tried, unseen)
-
-        seen = {}
-        for prompt, context in zip(concept.prompts, concept.contexts, strict=True):
-            if prompt == concept.name or prompt not in unseen:
-                seen[prompt] = context
-        return replace(concept, prompts=tuple(seen), contexts=tuple(seen.values()))
-
-    def _with_sentences(self, concept: Concept, tried: Tried, unseen: Collection[str]) -> Concept:
-        """Return the concept in forms that the base understands, about its whole vocabulary."""
-        forms, _ = held_back(tried)
-        rng = self._random(f"sentences/{concept.name}")
-        words = self.words
-        words = [word for word in words if not self.kind.mentions(concept.name, word)]
-
-        pairs = {concept.name: ""}
-        order = [rng.sample(words, len(words)) for _ in forms]
-        for index in range(SENTENCES):
-            place, form = divmod(index, len(forms))
-            word = order[form][place % len(words)]
-            sentence, context = self.kind.sentence(forms[form], concept.name, word)
-            if sentence not in unseen and self.model.reads_whole(sentence):
-                pairs[sentence] = context
-
-        return replace(concept, prompts=tuple(pairs), contexts=tuple(pairs.values()))
 
     def _nearest(
         self,
@@ -355,10 +284,7 @@ class Planner:
 
         found = []
         for name in siblings:
-            rng = self._random(f"siblings/{name}")
-            found += self.kind.sentences_about(
-                name, tried.forms, self.words, SIBLING_SENTENCES, rng
-            )
+            found += self.sentences.about(name, tried.forms, SIBLING_SENTENCES)
 
         return tuple(prompt for prompt in dict.fromkeys(found) if self.model.reads_whole(prompt))
 
