@@ -33,6 +33,9 @@ def replacing(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
     system can. Whatever is raised, the old file stays as it was and the temporary file is removed.
     Temporary files of runs that were killed are collected first.
 
+    An error of the body that names the temporary file is told of ``path``, which is the name that
+    the user knows.
+
     Args:
         path: the file to write; its folder must exist.
         overwrite: whether a file that is there may be replaced. If not, it may not appear while the
@@ -53,13 +56,25 @@ def replacing(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
         _publish(temporary, path, overwrite)
     except (AlreadyThere, WriteError):
         raise
-    except OSError as error:
-        raise WriteError(f"cannot write {path}: {_reason(error)}; nothing was changed") from error
+    except Exception as error:
+        if not isinstance(error, OSError) and temporary.name not in str(error):
+            raise
+        reason = reason_of(error, temporary, path)
+        raise WriteError(f"cannot write {path}: {reason}; nothing was changed") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
     _flush_folder(path.parent)
+
+
+def reason_of(error: Exception, temporary: Path, path: Path) -> str:
+    """Return why ``temporary`` could not be written, in words that know ``path`` alone."""
+    reason = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
+
+    return reason.replace(str(temporary), str(path)).replace(temporary.name, path.name)
 
 
 def require_writable(folder: str | Path) -> None:

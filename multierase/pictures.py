@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from multierase.errors import MissingExtra
 from multierase.files import plain, replacing
+
+if TYPE_CHECKING:
+    import torch  # which takes seconds; a file's name is checked before
 
 GAP = 4  # pixels between pictures
 LINE = 17  # pixels of a label's line
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 SMALL = 128  # pictures smaller than this are shown twice as large
+TITLE_LETTERS = 12  # of a title, in an inch
+WIDEST = 180  # pixels of a row's label; a longer one is wrapped
 
 
 def to_picture(image: torch.Tensor) -> Image.Image:
@@ -39,8 +45,9 @@ def contact_sheet(
     height, width = (side * scale for side in images.shape[-2:])
     font = ImageFont.load_default(14)
 
-    row_labels = [plain(label) for label in row_labels]
-    left = max((int(font.getlength(label)) for label in row_labels), default=0)
+    beside = [_wrap(plain(label), WIDEST, font) for label in row_labels]
+    lines = [line for label in beside for line in label.split("\n")]
+    left = max((int(font.getlength(line)) for line in lines), default=0)
     left += 12 if row_labels else 0
     wrapped = [_wrap(plain(label), width, font) for label in column_labels]
     top = max((label.count("\n") + 1 for label in wrapped), default=0) * LINE
@@ -55,12 +62,56 @@ def contact_sheet(
         sheet.paste(picture, (left + column * (width + GAP), top + row * (height + GAP)))
 
     draw = ImageDraw.Draw(sheet)
-    for row, label in enumerate(row_labels):
-        draw.text((6, top + row * (height + GAP) + height // 2 - 8), label, "black", font)
+    for row, label in enumerate(beside):
+        middle = top + row * (height + GAP) + height // 2
+        place = 6, middle - 8 - label.count("\n") * LINE // 2
+        draw.multiline_text(place, label, "black", font, spacing=2)
     for column, label in enumerate(wrapped):
         place = left + column * (width + GAP) + 4, 4
         draw.multiline_text(place, label, "black", font, spacing=2)
     return sheet
+
+
+def erased_in_words(erased: Mapping[str, float]) -> str:
+    """Return what is erased, for a label: ``Noto 0.5, Twemoji erased``; ``base`` for nothing."""
+    names = []
+    for name, strength in erased.items():
+        names.append(name if strength == 1 else f"{name} {strength:g}")
+
+    return f"{', '.join(names)} erased" if names else "base"
+
+
+def comparison(
+    states: Mapping[str, torch.Tensor], prompts: Sequence[str], seeds: Sequence[int]
+) -> Image.Image:
+    """Lay out what several states of a model draw: a row for each seed and state.
+
+    Args:
+        states: by what is erased, ``(seeds * prompts, 3, h, w)`` pictures, seed by seed.
+        prompts: one column each.
+        seeds: a group of rows each.
+    """
+    import torch
+
+    by_seed = []
+    for pictures in states.values():
+        by_seed.append(pictures.unflatten(0, (len(seeds), len(prompts))))
+    pictures = torch.stack(by_seed, dim=1).flatten(0, 2)
+
+    labels = []
+    for seed in seeds:
+        labels += [state if len(seeds) == 1 else f"{state}, seed {seed}" for state in states]
+    return contact_sheet(pictures, len(prompts), row_labels=labels, column_labels=prompts)
+
+
+def difference_map(one: torch.Tensor, other: torch.Tensor) -> Image.Image:
+    """Show where two pictures ``(3, h, w)`` in [0, 1] differ, by the mean over the channels.
+
+    Black where they are equal to the last bit that is shown, white where they differ by half.
+    """
+    difference = (one - other).abs().mean(0, keepdim=True)
+
+    return to_picture((2 * difference).expand(3, -1, -1))
 
 
 def matrix_picture(table: Mapping[str, Mapping[str, float]], title: str) -> Image.Image:
@@ -83,7 +134,9 @@ def matrix_picture(table: Mapping[str, Mapping[str, float]], title: str) -> Imag
     names = [_literal(column) for column in columns]
     axes.set_xticks(range(len(columns)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(values)), [_literal(row) for row in table])
-    figure.suptitle(_literal(title), fontsize=10, wrap=True)
+    # Matplotlib's own wrapping does not see the figure's edges before it is drawn.
+    letters = int(size[0] * TITLE_LETTERS)
+    figure.suptitle("\n".join(map(_literal, textwrap.wrap(plain(title), letters))), fontsize=10)
     for i, row in enumerate(values):
         for j, value in enumerate(row):
             color = "white" if value > 0.5 else "black"

@@ -102,6 +102,17 @@ def test_a_failure_of_the_system_is_a_write_error(old, monkeypatch, call, code):
     assert left_in(old.parent) == ["file.txt"]
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, OSError, ValueError, AlreadyThere.__mro__[1]])
+def test_no_message_names_the_temporary_file(old, kind):
+    """A library's own error quotes the name that it was given; the user knows the other one."""
+    with pytest.raises(WriteError) as raised, replacing(old) as temporary:
+        raise kind(f"I/O error: no space for '{temporary}'")
+    assert str(raised.value).startswith(f"cannot write {old}: I/O error: no space for '{old}'")
+    assert TEMPORARY not in str(raised.value)
+    assert left_in(old.parent) == ["file.txt"]
+    assert old.read_text() == "old"
+
+
 def test_a_full_disk_is_a_write_error(old):
     """RLIMIT_FSIZE stands for the end of the disk."""
     process = run(

@@ -24,9 +24,11 @@ separation separation.directions separation.cache separation.dictionary separati
 separation.solves separation.changes separation.crosstalk separation.fitting
 training training.settings training.optimizers training.defaults training.beside
 training.trajectories
-training.trial training.certificate training.questions training.sentences training.plan training.objectives
+training.trial training.certificate training.questions training.sentences training.plan
+training.objectives
 training.stopping training.examples
-training.estimate training.closed_form training.delta training.erasure training.watching training.checkpoint
+training.estimate training.closed_form training.delta training.erasure training.watching
+training.checkpoint
 training.loop
 methods methods.fine_tuning methods.esd methods.sepme methods.uce
 composer generate pictures interop interop.original_names interop.original
@@ -49,11 +51,14 @@ evaluation.executors.processes evaluation.executors.ray evaluation.executors.cho
 evaluation.database evaluation.store evaluation.report evaluation.report.rows evaluation.sweep
 evaluation.evaluate evaluation.report.tables evaluation.report.html evaluation.report.files
 demo doctor
+app app.session app.looking app.sweeping app.exchanging app.studying app.curve app.plainly
+app.compose app.erase app.look app.exchange app.pairs app.page
 cli cli.third_parties cli.flags cli.option_groups cli.options_evaluation cli.options_tools
 cli.options cli.completion cli.console cli.parser
-cli.requests cli.verbs cli.verbs.doctor cli.verbs.completion cli.verbs.library cli.verbs.erase cli.verbs.pictures cli.verbs.evaluate
+cli.requests cli.verbs cli.verbs.doctor cli.verbs.completion cli.verbs.library cli.verbs.erase
+cli.verbs.pictures cli.verbs.evaluate
 cli.verbs.certify cli.verbs.exchange
-cli.verbs.demo cli.main
+cli.verbs.demo cli.verbs.app cli.main
 __main__
 """
 MODULES = ["multierase", *(f"multierase.{name}" for name in ORDER.split())]

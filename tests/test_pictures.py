@@ -12,7 +12,10 @@ from PIL import Image
 
 from multierase.errors import MissingExtra, WriteError
 from multierase.pictures import (
+    WIDEST,
+    comparison,
     contact_sheet,
+    erased_in_words,
     matrix_picture,
     require_picture_name,
     save_picture,
@@ -50,6 +53,43 @@ def test_odd_characters_on_a_sheet(label):
     assert sheet.size[0] >= 132
 
 
+def test_long_row_labels_are_wrapped_and_stay_in_their_rows():
+    names = [f"a studio with number {number}" for number in range(9)]
+    sheet = contact_sheet(GREYS[:2], 1, row_labels=["base", ", ".join(names)])
+    left = sheet.size[0] - 132
+    assert 60 < left <= WIDEST + 12
+    labels = np.asarray(sheet.convert("L").crop((0, 0, left, sheet.size[1]))) < 128
+    assert labels[:132].any()
+    assert labels[132:].any()
+
+
+@pytest.mark.parametrize(
+    ("erased", "words"),
+    [
+        ({}, "base"),
+        ({"Noto": 1.0}, "Noto erased"),
+        ({"Noto": 0.5, "Twemoji": 1.0}, "Noto 0.5, Twemoji erased"),
+        ({"Noto": -1.0}, "Noto -1 erased"),
+    ],
+)
+def test_what_is_erased_in_words(erased, words):
+    assert erased_in_words(erased) == words
+
+
+def test_a_comparison_has_a_row_for_each_seed_and_state():
+    """Two seeds of two prompts: 0, 0.25 / 0.5, 0.75 on the base; one less of each erased."""
+    states = {"base": GREYS, "Noto erased": 1 - GREYS}
+    sheet = comparison(states, ["a", "b"], [3, 4])
+    left, top = sheet.size[0] - 2 * 132, sheet.size[1] - 4 * 132
+    centres = []
+    for row in range(4):
+        places = [(left + 132 * column + 64, top + 132 * row + 64) for column in range(2)]
+        centres.append([sheet.getpixel(place)[0] for place in places])
+    assert centres == [[0, 64], [255, 191], [128, 191], [128, 64]]
+    assert top > 8
+    assert left > 12
+
+
 def test_pixels_are_rounded_and_clamped():
     values = torch.tensor([-1.0, 0.0, 0.499 / 255, 0.501 / 255, 1.0, 2.0])
     picture = to_picture(values.expand(3, 1, 6))
@@ -67,6 +107,19 @@ def test_a_matrix_with_names_that_are_no_formulas(title):
     picture = matrix_picture(TABLE, title)
     assert picture.mode == "RGB"
     assert min(picture.size) > 100
+
+
+@pytest.mark.parametrize("columns", [1, 12])
+def test_a_long_title_is_wrapped_and_not_cut(columns):
+    names = [f"c{number}" for number in range(columns)]
+    table = {name: dict.fromkeys(names, 0.0) for name in names}
+    title = " ".join(["how much a row's increment moves a column's tokens"] * 4)
+    picture = np.asarray(matrix_picture(table, title).convert("L"))
+    plot = int((picture < 128).mean(1).argmax())  # the frame's upper edge is the first dark line
+    head = picture[: plot - 5]
+    assert (head < 128).any()
+    assert (head[:, :3] > 200).all()
+    assert (head[:, -3:] > 200).all()
 
 
 def test_a_matrix_without_matplotlib(monkeypatch):

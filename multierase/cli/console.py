@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import os
 import re
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TextIO
 
 import rich.box
 import rich.console
@@ -21,6 +24,8 @@ from multierase.files import plain
 PIPED = 200  # columns where nobody looks: a table in a file or a pipe is not cut
 NUMBER = re.compile(r"-|-?[0-9.]+(e[-+]?[0-9]+)?%?")
 GAP = 2  # blanks between two columns of a table
+DEGREE = "1 on the base, 0 or less when the concept is gone"  # what an erasure degree says
+EVERY, SELDOM = 60.0, 10.0  # seconds between two lines of a bar that nobody watches; at least
 
 
 class Console(rich.console.Console):
@@ -42,6 +47,11 @@ def say(message: str, *, label: str = "", style: str = "") -> None:
     stderr.print(Text.assemble((label, style), lines), soft_wrap=True)
 
 
+def next_step(verb: str, *words: str) -> None:
+    """Say what may be typed next."""
+    say(f"next: {shlex.join(('multierase', verb, *words))}")
+
+
 class ConsoleHandler(logging.Handler):
     """Prints log records on stderr; a name or a path that they quote may be hostile too."""
 
@@ -49,10 +59,75 @@ class ConsoleHandler(logging.Handler):
         try:
             told = record.levelno <= logging.INFO
             style = "red" if record.levelno >= logging.ERROR else "yellow"
-            label = "" if told else f"{record.levelname.lower()}: "
+            # Whose message it is, where it is not ours.
+            library = record.name.partition(".")[0]
+            by = "" if library == "multierase" else f" of {library}"
+            label = "" if told else f"{record.levelname.lower()}{by}: "
             say(record.getMessage(), label=label, style=style)
         except Exception:  # as every handler: a log line that cannot be written ends no work
             self.handleError(record)
+
+
+@contextlib.contextmanager
+def in_lines() -> Iterator[None]:
+    """Let a log file have a bar's last state alone, where stderr is no terminal."""
+    stream = sys.stderr
+    if stream is None or stream.isatty():
+        yield
+        return
+
+    # A bar under another one begins a new line each time: seldom, then. tqdm reads it on import.
+    os.environ.setdefault("TQDM_MININTERVAL", str(SELDOM))
+    lines = sys.stderr = Lines(stream)
+    try:
+        yield
+    finally:
+        sys.stderr = stream
+        lines.end()
+
+
+class Lines:
+    """A stream that writes what a terminal would show: of a line that is drawn again, the last.
+
+    What follows a carriage return takes the place of the line so far. It is written when the line
+    ends, and about once a minute before that.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self._redrawn: str | None = None  # the line as it was last drawn; None if it is not
+        self._written = time.monotonic()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        # A bar above another one moves the cursor, which a file does not have.
+        for part in re.findall(r"\r|\n|[^\r\n]+", text.replace("\x1b[A", "")):
+            if part == "\r":
+                self._redrawn = ""
+            elif self._redrawn is None:
+                self._stream.write(part)
+            elif part == "\n":
+                self.end()
+            else:
+                self._redrawn += part
+
+        if self._redrawn and time.monotonic() - self._written > EVERY:
+            self._put(self._redrawn)
+            self._redrawn = ""
+        return len(text)
+
+    def end(self) -> None:
+        """Write the line that is being drawn, if there is one."""
+        line, self._redrawn = self._redrawn, None
+        if line and line.strip():
+            self._put(line)
+
+    def _put(self, line: str) -> None:
+        self._stream.write(line.rstrip() + "\n")
+        self._stream.flush()
+        self._written = time.monotonic()
 
 
 def shown(value: object) -> str:
@@ -71,6 +146,11 @@ def shown(value: object) -> str:
 
 def percent(share: float | None) -> str:
     return "-" if share is None or math.isnan(share) else f"{share:.1%}"
+
+
+def counted(number: int, what: str) -> str:
+    """Return ``1 file`` or ``2 files``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def print_table(

@@ -8,6 +8,12 @@ from dataclasses import dataclass, replace
 from multierase.cli.flags import Option, one_of, settings_options
 from multierase.cli.option_groups import base, composition, keep_file, library, solve
 from multierase.cli.options_evaluation import evaluate_options, report_options, sweep_options
+from multierase.cli.options_tools import (
+    completion_options,
+    doctor_options,
+    remove_options,
+    rename_options,
+)
 
 STORED = ("float32", "float16", "int8")
 
@@ -173,6 +179,11 @@ def _generate() -> list[Option]:
             required=True,
             metavar="FILE",
         ),
+        Option(
+            "--compare",
+            "above each row, show the base's pictures of the same prompts and seed",
+            switch=True,
+        ),
         Option("--seed", "seed of the first row", type=int, default=0),
         Option("--images", "number of rows; their seeds count up from --seed", type=int, default=1),
         *settings_options(SamplingSettings, "how to sample"),
@@ -232,6 +243,17 @@ def _demo() -> list[Option]:
     ]
 
 
+def _app() -> list[Option]:
+    from multierase.app import Serving
+
+    return [
+        library("folder of increments; it is made if it is not there"),
+        *base(),
+        *solve(),
+        *settings_options(Serving, "where it is served"),
+    ]
+
+
 VERBS = {
     "demo": Verb(
         "erase two studios, restore one, and look at it",
@@ -279,6 +301,12 @@ VERBS = {
         _crosstalk,
         "multierase crosstalk --library lib",
     ),
+    "app": Verb(
+        "erase, switch, restore and compare in a browser",
+        "app",
+        _app,
+        "multierase app --library lib",
+    ),
     "certify": Verb(
         "say what erasing a set does, by unseen sentences and without a picture",
         "certify",
@@ -308,5 +336,29 @@ VERBS = {
         "library",
         _validate,
         "multierase validate --library lib",
+    ),
+    "rename": Verb(
+        "give a concept of a library another name",
+        "library",
+        rename_options,
+        'multierase rename Noto "Noto Emoji" --library lib',
+    ),
+    "remove": Verb(
+        "delete concepts from a library, with their files",
+        "library",
+        remove_options,
+        "multierase remove Noto --library lib",
+    ),
+    "doctor": Verb(
+        "say what is installed, what is missing, and whether a base is found",
+        "doctor",
+        doctor_options,
+        "multierase doctor --base emoji",
+    ),
+    "completion": Verb(
+        "write a script that lets a shell complete verbs, flags and choices",
+        "completion",
+        completion_options,
+        "multierase completion bash",
     ),
 }

@@ -90,9 +90,14 @@ def announce(what: str) -> None:
     logger.info("%s ...", what)
 
 
-def open_workspace(arguments: Namespace, **more: Any) -> Workspace:
-    """Open the workspace of the flags that every verb with a base has."""
-    announce(f"loading {arguments.base}")
+def open_workspace(arguments: Namespace, *, said: bool = False, **more: Any) -> Workspace:
+    """Open the workspace of the flags that every verb with a base has.
+
+    Args:
+        said: ``announce`` was called already.
+    """
+    if not said:
+        announce(f"loading {arguments.base}")
     from multierase.workspace import Workspace
 
     return Workspace(

@@ -142,6 +142,30 @@ class Library(Mapping[str, "Increment"]):
         self.require([concept])
         self.path(concept).unlink()
 
+    def rename(self, concept: str, name: str) -> Path:
+        """Give a concept another name, and its file the name that goes with it.
+
+        The new file is written whole before the old one is deleted.
+
+        Raises:
+            UnknownConcept: if there is no such concept.
+            AlreadyThere: for a name whose file is another concept's.
+            ValueError, WriteError: for a name that cannot be a concept's or a file's.
+        """
+        from multierase.increments.format import save_increment
+
+        self._require_own()
+        renamed = self[concept].named(name)
+        old, new = self.path(concept), self.path(name)
+        same = old == new  # "noto" and "Noto" have one file
+        if not same:
+            self.check_targets([name])
+
+        save_increment(renamed, new, overwrite=same)
+        if not same:
+            old.unlink()
+        return new
+
     def require(self, concepts: Iterable[str]) -> None:
         """Raise ``UnknownConcept``, with the nearest match, for concepts that are not here."""
         missing = [concept for concept in concepts if concept not in self]

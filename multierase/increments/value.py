@@ -127,7 +127,7 @@ class Increment:
 
     @property
     def also(self) -> tuple[str, ...]:
-        """Other concepts that it erases too: it was imported from a file of several."""
+        """Other concepts that it erases too, if it was imported from a file of several."""
         found: list[str] = []
         for step in self.history:
             listed = step.get("concepts")

@@ -1,8 +1,11 @@
+import io
 import json
 import logging
 import math
+import sys
 
 import pytest
+from tqdm import tqdm
 
 from multierase.cli import console
 
@@ -90,3 +93,92 @@ def test_json_has_no_nan_and_is_one_line(capsys):
     assert out.count("\n") == 1
     assert out.isascii()
     assert json.loads(out) == {"a": [None, {"b": None}], "c": HOSTILE[:-1], "d": [1, 2.5]}
+
+
+# --- bars where there is no terminal
+
+
+def test_a_bar_in_a_file_is_its_last_state_in_one_line():
+    file = io.StringIO()
+    lines = console.Lines(file)
+    for _ in tqdm(range(50), desc="erasing", file=lines, mininterval=0):
+        pass
+    print("done", file=lines)
+    first, second = file.getvalue().splitlines()
+    assert first.startswith("erasing: 100%")
+    assert "50/50" in first
+    assert second == "done"
+    assert "\r" not in file.getvalue()
+
+
+def test_a_bar_over_another_one_leaves_lines_and_no_cursor():
+    file = io.StringIO()
+    lines = console.Lines(file)
+    with tqdm(total=2, desc="sets", file=lines, mininterval=0) as outer:
+        for _ in range(2):
+            for _ in tqdm(range(3), desc="pictures", file=lines, mininterval=0, leave=False):
+                pass
+            outer.update()
+    written = file.getvalue()
+    assert "\x1b[A" not in written
+    assert written.rstrip().splitlines()[-1].startswith("sets: 100%")
+    assert "\r" not in written
+
+
+def test_a_long_run_writes_a_line_now_and_then(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    file = io.StringIO()
+    lines = console.Lines(file)
+    for step in range(100):
+        now[0] = 10.0 * step
+        lines.write(f"\rsets: {step}")
+    lines.end()
+    written = file.getvalue().splitlines()
+    assert 14 <= len(written) <= 17  # a thousand seconds
+    assert written[-1] == "sets: 99"
+
+
+def test_what_is_no_bar_is_written_at_once():
+    file = io.StringIO()
+    lines = console.Lines(file)
+    lines.write("a question: ")
+    assert file.getvalue() == "a question: "
+    lines.write("yes\n\rbar 1\rbar 2")
+    assert file.getvalue() == "a question: yes\n"
+    lines.end()
+    lines.end()
+    assert file.getvalue() == "a question: yes\nbar 2\n"
+    assert lines.getvalue() == file.getvalue()  # all else is the stream's own
+
+
+def test_only_what_is_no_terminal_gets_lines(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for stream, changed in ((io.StringIO(), True), (Terminal(), False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with console.in_lines():
+            assert isinstance(sys.stderr, console.Lines) == changed
+            sys.stderr.write("\rhalf")
+        assert sys.stderr is stream
+        assert stream.getvalue() == ("half\n" if changed else "\rhalf")
+
+
+def test_whose_warning_it_is(capsys):
+    handler = console.ConsoleHandler()
+    for name in ("multierase.x", "diffusers.models.y"):
+        record = logging.LogRecord(name, logging.WARNING, "f", 1, "odd", (), None)
+        handler.emit(record)
+    assert capsys.readouterr().err == "warning: odd\nwarning of diffusers: odd\n"
+
+
+def test_counts_are_in_english():
+    assert console.counted(1, "file") == "1 file"
+    assert console.counted(0, "file") == "0 files"
+
+
+def test_the_next_step_is_quoted_for_a_shell(capsys):
+    console.next_step("erase", "Van Gogh", "--library", "lib")
+    assert capsys.readouterr().err == "next: multierase erase 'Van Gogh' --library lib\n"

@@ -1,5 +1,8 @@
+import shlex
+
 import pytest
 
+from multierase.cli.main import parser_of
 from multierase.increments.library import Library
 
 pytestmark = pytest.mark.slow  # the fast lane trains no whole erasure
@@ -9,6 +12,7 @@ ONE_STEP += ("--known", "false", "--kind", "none")  # prompts and dictionary tak
 KEYS = {
     "concept",
     "file",
+    "base",
     "stop_reason",
     "erasure_degree",
     "steps",
@@ -37,11 +41,19 @@ def test_erase_reports_the_promised_keys(run_json, tmp_path):
 
 def test_erase_prints_a_table_of_80_columns_with_whole_file_names(run, tmp_path):
     lib = tmp_path / "lib"
-    code, out, _ = run("erase", "Fluent High Contrast", "--library", lib, *ONE_STEP)
+    code, out, err = run("erase", "Fluent High Contrast", "--library", lib, *ONE_STEP)
     assert code == 0
     assert "fluent-high-contrast.safetensors" in out
     assert max(map(len, out.splitlines())) <= 80
     assert "…" not in out
+
+    # What it says to type next can be typed.
+    assert "degree: 1 on the base" in err
+    words = shlex.split(err[err.index("next: ") + len("next: ") :])
+    assert words[:2] == ["multierase", "generate"]
+    arguments = parser_of("generate").read(words[2:])
+    assert (arguments.library, arguments.erase) == (str(lib), ["Fluent High Contrast"])
+    assert (arguments.compare, arguments.out) == (True, "fluent-high-contrast.png")
 
 
 def test_simultaneous_erasures_are_files_of_their_own(run_json, tmp_path):

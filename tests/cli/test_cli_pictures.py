@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -49,13 +50,46 @@ def test_generate_prints_what_is_erased_and_replaces_its_picture(run, lib, tmp_p
     code, printed, err = run("generate", "a church", *flags)
     assert code == 0
     assert "Noto" in printed
-    assert f"wrote {out}" in err.replace("\n", "")
+    assert f"wrote {out}, with rows: Noto 0.5 erased" in err.replace("\n", "")
     assert out.read_bytes()[1:4] == b"PNG"
 
 
-def test_generate_needs_no_library(run_json, tmp_path):
+def test_generate_needs_no_library_and_says_that_nothing_is_erased(run, run_json, tmp_path):
     report = run_json("generate", "a church", "--out", tmp_path / "x.png", *FEW)
-    assert (report["erased"], report["deviations"]) == ({}, {})
+    assert (report["erased"], report["deviations"], report["rows"]) == ({}, {}, ["base"])
+    _, _, err = run("generate", "a church", "--out", tmp_path / "x.png", "--compare", *FEW)
+    assert "nothing is erased: these are the base's pictures" in " ".join(err.split())
+
+
+def test_compare_puts_the_bases_pictures_above(run_json, lib, tmp_path, emoji):
+    prompts = ("a church by Noto", "a cat by Twemoji")
+    flags = ("--library", lib, "--erase", "Twemoji", "Noto=0.5", "--images", "2", *FEW)
+    sheets = {}
+    for name, compare in (("one", ()), ("both", ("--compare",))):
+        out = tmp_path / f"{name}.png"
+        report = run_json("generate", *prompts, *flags, *compare, "--out", out)
+        with Image.open(out) as sheet:
+            sheets[name] = np.asarray(sheet.convert("RGB")).astype(int)
+    assert report["rows"] == ["base", "Noto 0.5, Twemoji erased"]
+
+    # A row of the sheet is 128 pixels and a gap; the labels above are the same.
+    one, both = sheets["one"], sheets["both"]
+    row, wide = 132, 2 * 132
+    top = one.shape[0] - 2 * row
+    assert both.shape[0] == top + 4 * row
+    rows = [both[top + at * row : top + (at + 1) * row, -wide:] for at in range(4)]
+    erased = [one[top + at * row : top + (at + 1) * row, -wide:] for at in range(2)]
+    assert np.array_equal(rows[1], erased[0])
+    assert np.array_equal(rows[3], erased[1])
+
+    from multierase.pictures import contact_sheet
+    from multierase.sampling import SamplingSettings
+    from multierase.workspace import Workspace
+
+    drawn = Workspace(None, emoji).generate(prompts, [0, 0], SamplingSettings(inference_steps=2))
+    base = np.asarray(contact_sheet(drawn, 2)).astype(int)
+    assert abs(rows[0] - base).max() <= 1  # another batch has other last bits
+    assert abs(rows[0] - rows[1]).max() > 10
 
 
 def test_generate_in_another_resolution(run_json, tmp_path):
@@ -156,6 +190,7 @@ def test_export_says_what_its_file_loses(run, run_json, lib, tmp_path):
 
     code, printed, err = run("export", *flags, "--out", tmp_path / "b.safetensors", "--rank", "2")
     said = " ".join(err.split())
+    assert "next: put it among the LoRAs of ComfyUI" in said
     assert code == 0
     assert "Twemoji" in printed
     assert "the file loses" in said

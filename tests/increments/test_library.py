@@ -45,6 +45,53 @@ def test_a_library_is_a_mapping(library):
         library.remove("Noto")
 
 
+def test_a_concept_gets_another_name(library):
+    before = library["Noto"]
+    assert library.rename("Noto", "Google's") == library.path("Google's")
+    assert list(library) == ["Fluent Flat", "Google's"]
+    assert library["Google's"] == before.named("Google's")
+    assert sorted(path.name for path in library.folder.iterdir()) == [
+        "fluent-flat.safetensors",
+        library.path("Google's").name,
+    ]
+
+
+def test_names_of_one_file_can_take_each_others_place(library):
+    library.rename("Noto", "NOTO")
+    assert list(library) == ["Fluent Flat", "NOTO"]
+    assert library.path("Noto") == library.path("NOTO")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        ("Noto", "Fluent Flat", AlreadyThere),
+        ("Noto", "fluent flat", AlreadyThere),
+        ("Notto", "x", UnknownConcept),
+        ("Noto", "", ValueError),
+        ("Noto", "x" * 400, (ValueError, WriteError)),
+    ],
+)
+def test_a_name_that_cannot_be_given_changes_nothing(library, old, new, error):
+    before = {path.name: path.read_bytes() for path in library.folder.iterdir()}
+    with pytest.raises(error):
+        library.rename(old, new)
+    assert {path.name: path.read_bytes() for path in library.folder.iterdir()} == before
+
+
+def test_a_rename_that_fails_keeps_the_old_file(library, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    before = library.path("Noto").read_bytes()
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(WriteError, match="No space left"):
+        library.rename("Noto", "x")
+    assert library.path("Noto").read_bytes() == before
+    assert list(library) == ["Fluent Flat", "Noto"]
+
+
 @pytest.mark.parametrize(
     "name",
     ["noto", "NOTO", "fluent-flat", "", " ", "x" * 400, "a/b", "\x00", "\ud800", 3, None, ("a",)],

@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from multierase.cli.console import percent, print_table, say
-from multierase.cli.requests import settings_of
+from multierase.cli.requests import announce, settings_of
 from multierase.training.settings import EraseSettings
 
 
@@ -15,6 +15,7 @@ def run_demo(arguments: Namespace) -> dict:
     """Run the demonstration into a folder."""
     settings = settings_of(EraseSettings, arguments)
 
+    announce(f"loading {arguments.base}")
     from multierase import demo
     from multierase.models.loading import load_base
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from multierase.cli.console import print_table, say
+from multierase.cli.console import DEGREE, next_step, print_table, say
 from multierase.cli.requests import (
     listed_in,
     open_workspace,
@@ -72,9 +72,22 @@ def print_erase(report: dict) -> None:
     keys = ("steps", "erasure_degree", "stop_reason", "evaluations", "seconds")
     cells = [(row["concept"], Path(row["file"]).name, *(row[key] for key in keys)) for row in rows]
     print_table(f"increments in {Path(rows[0]['file']).parent}", COLUMNS, cells)
+    if any(row["erasure_degree"] is not None for row in rows):
+        say(f"degree: {DEGREE}")
     for row in rows:
         if row["certificate"]:
             say(f"{row['concept']}: {in_words(row['certificate'])}")
+    look_at(rows[0])
+
+
+def look_at(row: Mapping) -> None:
+    """Say how an increment is looked at: beside the base, by the sentence that it does worst."""
+    file, name = Path(row["file"]), str(row["concept"])
+    prompt = (row["certificate"] or {}).get("worst_sentence") or name
+    base = [] if row["base"] == "emoji" else ["--base", row["base"]]
+    where = ["--library", str(file.parent), "--erase", name]
+
+    next_step("generate", prompt, *base, *where, "--compare", "--out", f"{file.stem}.png")
 
 
 def _concepts(arguments: Namespace) -> list[Concept]:
@@ -111,6 +124,7 @@ def _row(trained: Trained) -> dict:
     return {
         "concept": made.concept,
         "file": str(trained.path),
+        "base": trained.increment.base.name,
         "stop_reason": made.stop and made.stop.reason,
         "erasure_degree": made.stop and made.stop.degree,
         "steps": made.stop and made.stop.steps,

@@ -8,8 +8,8 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from multierase.cli.console import print_table, say
-from multierase.cli.requests import listed_in
+from multierase.cli.console import counted, next_step, print_table, say
+from multierase.cli.requests import announce, listed_in
 from multierase.errors import UsageError
 from multierase.evaluation.concept_sets import concept_sets
 from multierase.evaluation.experiment import Experiment, Method
@@ -20,6 +20,7 @@ NEEDED = 3  # columns that a table keeps however narrow: what it is, remaining, 
 
 def run_evaluate(arguments: Namespace) -> dict:
     """Judge the base, and one set of concepts erased by each method."""
+    announce(f"loading {arguments.base}")
     from multierase.evaluation.evaluate import by_method, evaluate
     from multierase.evaluation.report.rows import as_json
 
@@ -47,6 +48,7 @@ def print_evaluate(report: dict) -> None:
 
 def run_sweep(arguments: Namespace) -> dict:
     """Judge many sets of concepts into a database; what is in it already is not done again."""
+    announce(f"loading {arguments.base}")
     from multierase.evaluation.executors.choice import executor_of
     from multierase.evaluation.report.rows import Rows, as_json, made
     from multierase.evaluation.sweep import all_concepts, sweep
@@ -76,12 +78,13 @@ def print_sweep(report: dict) -> None:
     cells = [(row["event"] or name_of(row), *shown(row)) for row in rows[:MOST_ROWS]]
     shown_of_all = f", the first {MOST_ROWS}" if len(rows) > MOST_ROWS else ""
     print_table(
-        f"{len(rows)} sets{shown_of_all}; {report['judge']}",
+        f"{counted(len(rows), 'set')}{shown_of_all}; {report['judge']}",
         ("erased", *TITLES),
         cells,
         needed=NEEDED,
     )
-    say(f"wrote {report['database']}: {len(rows)} sets")
+    say(f"wrote {report['database']}: {counted(len(rows), 'set')}")
+    next_step("report", report["database"], "--out", "report")
 
 
 def run_report(arguments: Namespace) -> dict:
@@ -89,6 +92,7 @@ def run_report(arguments: Namespace) -> dict:
     if not arguments.databases:
         raise UsageError("name at least one database: multierase report sweep.db --out report")
 
+    announce(f"reading {' and '.join(arguments.databases)}")
     from multierase.evaluation.report.files import write_report
 
     written = write_report(arguments.databases, arguments.out, parquet=arguments.parquet)
@@ -99,6 +103,7 @@ def run_report(arguments: Namespace) -> dict:
 
 def print_report(report: dict) -> None:
     say(f"wrote {', '.join(report['files'])}")
+    say(f"next: open {report['files'][0]} in a browser")
 
 
 def _fields(arguments: Namespace) -> Mapping[str, Any]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from multierase.cli.console import percent, print_table, say, shown
-from multierase.cli.requests import listed_in, open_workspace, settings_of
+from multierase.cli.requests import announce, listed_in, open_workspace, settings_of
+from multierase.cli.verbs.erase import look_at
 from multierase.errors import UsageError
 from multierase.increments.library import Library
 from multierase.increments.provenance import in_words, step_in_words
@@ -29,6 +30,7 @@ def run_import(arguments: Namespace) -> dict:
         targets = Library(folder)
         targets.check_targets([arguments.concept], overwrite=arguments.overwrite)
 
+    announce(f"reading {arguments.file}")
     from multierase.interop.reading import read
     from multierase.interop.sources.choice import recognise
 
@@ -53,6 +55,7 @@ def run_import(arguments: Namespace) -> dict:
         "concept": increment.concept,
         "file": str(imported.path),
         "source": str(found.path),
+        "base": increment.base.name,
         **{key: value for key, value in step.items() if key not in ("step", "file")},
         "method": made.method,
         "scope": made.scope,
@@ -99,6 +102,7 @@ def print_import(report: dict) -> None:
             f"it erases {shown(report['concepts'])} together: it can be applied and removed as a "
             "whole; --project takes one concept's part out of it"
         )
+    look_at(report)
 
 
 @contextlib.contextmanager

@@ -1,17 +1,26 @@
-"""The verbs about a folder of increments: list, show, validate, compress, cross-talk."""
+"""The verbs about a folder of increments: list, show, validate, compress, rename and others."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
-from multierase.cli.console import percent, print_lines, print_table, say, shown
+from multierase.cli.console import (
+    DEGREE,
+    counted,
+    next_step,
+    percent,
+    print_table,
+    say,
+    shown,
+)
 from multierase.cli.requests import (
+    announce,
     listed_in,
     open_workspace,
-    relative_to_own,
     warn_of_entangled,
 )
 from multierase.errors import UsageError
@@ -49,7 +58,13 @@ def print_ls(report: dict) -> None:
         )
         for row in rows
     ]
-    print_table(f"{report['library']}: {len(rows)} increments", LISTED, cells)
+    title = f"{report['library']}: {counted(len(rows), 'increment')}"
+    if rows:
+        print_table(title, LISTED, cells)
+        say(f"gone: of unseen sentences, 100% is best; degree: {DEGREE}")
+    else:
+        say(title)
+        next_step("erase", "NAME", "--library", report["library"])
     _print_problems(report["problems"])
 
 
@@ -73,7 +88,7 @@ def _row(header: Header) -> dict[str, Any]:
 def _print_problems(problems: list[dict]) -> None:
     if problems:
         rows = [(Path(row["file"]).name, row["problem"]) for row in problems]
-        print_table(f"not sound: {len(rows)} files", ("file", "problem"), rows)
+        print_table(f"not sound: {counted(len(rows), 'file')}", ("file", "problem"), rows)
 
 
 def run_show(arguments: Namespace) -> dict:
@@ -98,65 +113,86 @@ def run_show(arguments: Namespace) -> dict:
 
 def print_show(report: dict) -> None:
     print_table(str(report["concept"]), ("", ""), _results(report))
-    settings = [f"{name} {_listed(value)}" for name, value in report["settings"].items()]
-    if settings:
-        print_lines(["settings it was made with:", "; ".join(settings)])
+    say("--json has all of it: every prompt and setting, the degree of each step")
 
 
 def _results(report: dict) -> list[tuple[str, object]]:
     """The results of an erasure, each once and in a few words."""
-    cost, separation = report["cost"] or {}, report["separation"] or {}
-    mean = separation.get("kept_in_mean") or {}
+    made_by = [report["method"], report["scope"], f"multierase {report['version'] or '?'}"]
+    stored = f"{len(report['parameters'])} parameters, {shown(report['bytes'] / 1e3)} kB"
+    seed = None if "seed" in report["settings"] else report["seed"]
     rows = [
         ("file", report["file"]),
-        ("made by", f"{report['method']}, multierase {report['version'] or '?'}"),
         ("base", report["base"]),
-        ("scope", report["scope"]),
+        ("made by", ", ".join(part for part in made_by if part)),
+        ("certificate", report["certificate"] and in_words(report["certificate"])),
+        ("degree", _degree(report["stop"])),
         ("prompts", _listed(report["prompts"])),
         ("anchor", report["anchor"] or None),
         ("erased from", report["erase_from"]),
-        ("steps taken", report["steps"]),
-        ("stopped by", report["stop_reason"]),
-        ("erasure degree", _curve(report["stop"])),
-        ("certificate", report["certificate"] and in_words(report["certificate"])),
-        ("evaluations", cost.get("evaluations")),
-        ("seconds", cost.get("seconds")),
-        ("peak memory, MiB", cost.get("peak_memory_mib")),
-        ("kept exactly", _listed([repr(prompt) for prompt in separation.get("kept_exactly", [])])),
-        ("kept in the mean", mean and _in_mean(mean)),
-        ("directions", _listed(_directions(separation.get("directions", {})))),
-        ("norm", report["norm"]),
-        ("parameters", len(report["parameters"])),
-        ("stored", f"{shown(report['bytes'] / 1e3)} kB, {report['stored_as']}"),
+        ("kept", _kept(report["separation"] or {})),
+        ("cost", _cost(report["cost"])),
+        ("stored", f"{stored}, {report['stored_as']}"),
         ("since then", _listed([step_in_words(step) for step in report["history"]])),
-        ("seed", None if "seed" in report["settings"] else report["seed"]),
+        ("settings", _unlike_defaults(report["settings"])),
+        ("seed", seed),
     ]
     return [(name, value) for name, value in rows if value not in (None, "", {}, "-")]
 
 
-def _in_mean(mean: dict) -> str:
-    listed = f"{mean.get('prompts')} prompts"
-
-    return f"{listed}, {mean['dictionary']} of the dictionary" if "dictionary" in mean else listed
-
-
-def _directions(directions: dict) -> list[str]:
-    return [
-        f"{stream}: rank {shown(numbers.get('rank'))}, residual {shown(numbers.get('residual'))}"
-        for stream, numbers in directions.items()
-    ]
-
-
-def _curve(stop: dict | None) -> str | None:
-    """Sum up the curve of erasure degrees."""
-    if stop is None:
+def _degree(stop: dict | None) -> str | None:
+    """Say how far the training came, and what its number means."""
+    if stop is None or stop["degree"] is None:
         return None
-    if not stop["degrees"]:
-        return shown(stop["degree"])
+    why = f"after {stop['steps']} steps, stopped by {stop['reason']}"
 
-    degrees = stop["degrees"]
-    middle = degrees[len(degrees) // 2]
-    return f"{shown(stop['degree'])} (first step {shown(degrees[0])}, half-way {shown(middle)})"
+    return f"{shown(stop['degree'])} {why}; {DEGREE}"
+
+
+def _kept(separation: dict) -> str:
+    """Say what the training held still, exactly and in the mean."""
+    words = []
+    exactly = [repr(prompt) for prompt in separation.get("kept_exactly", []) if prompt]
+    if exactly:
+        words.append(f"exactly {_listed(exactly)}")
+    mean = separation.get("kept_in_mean") or {}
+    for key, what in (("prompts", "prompts"), ("dictionary", "sentences of the dictionary")):
+        if mean.get(key):
+            words.append(f"{mean[key]} {what}")
+
+    return ", ".join(words)
+
+
+def _cost(cost: dict | None) -> str | None:
+    if cost is None:
+        return None
+    memory = cost.get("peak_memory_mib")
+    at_most = f", {shown(memory)} MiB at most" if memory else ""
+
+    return f"{cost['evaluations']} evaluations, {shown(cost['seconds'])} s{at_most}"
+
+
+def _unlike_defaults(settings: dict) -> str:
+    """Show the settings that are not what an erasure takes by itself."""
+    from multierase.interop.sources import ImportSettings
+    from multierase.training.defaults import DEFAULT_ETA
+    from multierase.training.settings import EraseSettings
+
+    usual: dict[str, object] = {}
+    for kind in (ImportSettings, EraseSettings):
+        for field in dataclasses.fields(kind):
+            default = field.default
+            usual[field.name] = list(default) if isinstance(default, tuple) else default
+    usual |= {"eta": DEFAULT_ETA, "rank": 0}  # what is taken in the place of none
+    usual["scope"] = settings.get("scope")  # it has a line of its own
+
+    unlike = [name for name, value in settings.items() if name in usual and value != usual[name]]
+    words = [f"{name} {_listed(settings[name])}" for name in unlike]
+    # Another tool's file may say much of itself, pictures included.
+    foreign = len(settings.keys() - usual.keys())
+    if foreign:
+        words.append(f"{foreign} entries of the file that it came from")
+    return "; ".join(words) or ("all as by default" if settings else "")
 
 
 def _listed(value: object, most: int = 3) -> str:
@@ -186,16 +222,20 @@ def print_validate(report: dict) -> None:
         (Path(row["file"]).name, "sound" if row["sound"] else row["problem"])
         for row in report["files"]
     ]
-    print_table(f"{report['library']}: {len(rows)} files", ("file", ""), rows)
+    print_table(f"{report['library']}: {counted(len(rows), 'file')}", ("file", ""), rows)
 
 
 def run_compress(arguments: Namespace) -> dict:
     """Write compressed copies into another library."""
-    library, smaller = Library(arguments.library), Library(arguments.out, create=True)
+    library = Library(arguments.library)
     concepts = arguments.concepts or list(library.headers())
     library.require(concepts)
+    if not concepts:
+        raise UsageError(f"{arguments.library} holds no increment: there is nothing to compress")
+    smaller = Library(arguments.out, create=True)
     smaller.check_targets(concepts, overwrite=arguments.overwrite)
 
+    announce(f"compressing {counted(len(concepts), 'increment')}")
     import torch
 
     from multierase.increments.compression import compress
@@ -219,6 +259,40 @@ def print_compress(report: dict) -> None:
         for row in report["increments"]
     ]
     print_table(f"compressed into {report['out']}", columns, rows)
+    next_step("validate", "--library", report["out"])
+
+
+def run_rename(arguments: Namespace) -> dict:
+    """Give a concept another name."""
+    if len(arguments.names) != 2:
+        raise UsageError(
+            f"given {len(arguments.names)} names: multierase rename NAME NEW_NAME --library FOLDER"
+        )
+    before, after = arguments.names
+    file = Library(arguments.library).rename(before, after)
+
+    return {"library": arguments.library, "from": before, "concept": after, "file": str(file)}
+
+
+def print_rename(report: dict) -> None:
+    say(f"{report['from']!r} is {report['concept']!r} now, in {report['file']}")
+
+
+def run_remove(arguments: Namespace) -> dict:
+    """Delete concepts' files; all of them are there, or none is deleted."""
+    library, concepts = Library(arguments.library), list(dict.fromkeys(arguments.concepts))
+    if not concepts:
+        raise UsageError("name at least one concept: multierase remove NAME --library FOLDER")
+    library.require(concepts)
+
+    files = [str(library.path(concept)) for concept in concepts]
+    for concept in concepts:
+        library.remove(concept)
+    return {"library": arguments.library, "removed": concepts, "files": files}
+
+
+def print_remove(report: dict) -> None:
+    say(f"deleted {', '.join(report['files'])}")
 
 
 def run_crosstalk(arguments: Namespace) -> dict:
@@ -235,12 +309,14 @@ def run_crosstalk(arguments: Namespace) -> dict:
         require_matplotlib()
         require_picture_name(arguments.out)
     workspace = open_workspace(arguments, keep=listed_in(arguments.keep_file))
+    from multierase.separation.crosstalk import RELATIVE, relative_to_own
+
     table = workspace.composer.crosstalk()
     relative, entangled = relative_to_own(table), workspace.entangled()
     warn_of_entangled(entangled)
 
     if arguments.out is not None:
-        save_picture(matrix_picture(relative, TITLE), arguments.out)
+        save_picture(matrix_picture(relative, RELATIVE), arguments.out)
         say(f"wrote {arguments.out}")
     return {
         "library": arguments.library,
@@ -250,11 +326,10 @@ def run_crosstalk(arguments: Namespace) -> dict:
     }
 
 
-TITLE = "how much a row's increment moves a column's tokens, relative to its own"
-
-
 def print_crosstalk(report: dict) -> None:
+    from multierase.separation.crosstalk import RELATIVE
+
     relative = report["relative"]
     columns = list(next(iter(relative.values()), {}))
     rows = [(name, *(f"{row[other]:.2f}" for other in columns)) for name, row in relative.items()]
-    print_table(TITLE, ("", *columns), rows)
+    print_table(RELATIVE, ("", *columns), rows)

@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 
 from multierase.cli.console import percent, print_table, say
 from multierase.cli.requests import (
+    announce,
     listed_in,
     open_workspace,
     settings_of,
@@ -25,6 +26,17 @@ if TYPE_CHECKING:
     from multierase.workspace import Workspace
 
 
+USED = {
+    "pipeline": "in Python, diffusers.DiffusionPipeline.from_pretrained({file!r})",
+    "single-file": "put it among the checkpoints of ComfyUI, Forge or A1111",
+    "kohya": "put it among the LoRAs of ComfyUI, Forge or A1111, and give it strength 1",
+    "diff": "put it among the LoRAs of ComfyUI or Forge, and give it strength 1",
+    "diffusers": "in Python, pipeline.load_lora_weights({file!r})",
+    "hub-folder": "read its README.md, then hf upload OWNER/NAME {file}",
+}
+"""By format, what is done with the file next."""
+
+
 def run_generate(arguments: Namespace) -> dict:
     """Make one picture for each prompt and seed, on one sheet."""
     if not arguments.prompts:
@@ -36,38 +48,52 @@ def run_generate(arguments: Namespace) -> dict:
         raise UsageError(f"--images {arguments.images}: give 1 or more")
     settings, strengths = settings_of(SamplingSettings, arguments), _wanted(arguments)
 
-    from multierase.pictures import contact_sheet, require_picture_name, save_picture
+    from multierase.pictures import (
+        comparison,
+        erased_in_words,
+        require_picture_name,
+        save_picture,
+    )
 
     require_picture_name(arguments.out)
-    workspace = _composed(arguments, strengths)
+    workspace = _opened(arguments)
 
     prompts = list(arguments.prompts) * arguments.images
     rows = range(arguments.seed, arguments.seed + arguments.images)
     seeds = [seed for seed in rows for _ in arguments.prompts]
-    pictures = workspace.generate(prompts, seeds, settings, progress=True)
-    sheet = contact_sheet(pictures, len(arguments.prompts), column_labels=arguments.prompts)
-    save_picture(sheet, arguments.out)
+    states = {}
+    for erased in [{}, strengths] if arguments.compare else [strengths]:
+        workspace.set(erased)
+        pictures = workspace.generate(prompts, seeds, settings, progress=True)
+        states[erased_in_words(workspace.erased)] = pictures
+    save_picture(comparison(states, arguments.prompts, rows), arguments.out)
 
     return {
         "file": arguments.out,
         "prompts": prompts,
         "seeds": seeds,
+        "rows": list(states),
         **_state(workspace),
     }
 
 
 def print_generate(report: dict) -> None:
     _print_state(report)
-    say(f"wrote {report['file']}")
+    if not report["erased"]:
+        say("nothing is erased: these are the base's pictures (--erase NAME erases)")
+    say(f"wrote {report['file']}, with rows: {'; '.join(report['rows'])}")
 
 
 def run_export(arguments: Namespace) -> dict:
     """Write the base with concepts erased, or what erasing them adds to it, for other tools."""
+    announce(f"loading {arguments.base}")
     from multierase.interop.exporting import require_target
 
     settings = settings_of(ExportSettings, arguments)
     require_target(arguments.to, arguments.out, overwrite=arguments.overwrite)
-    workspace = _composed(arguments, _wanted(arguments))
+    strengths = _wanted(arguments)
+    workspace = _opened(arguments, said=True)
+    workspace.set(strengths)
     written = workspace.export(arguments.out, arguments.to, settings, overwrite=arguments.overwrite)
 
     return {**written, **_state(workspace)}
@@ -86,6 +112,8 @@ def print_export(report: dict) -> None:
             "set, export that set as one file"
         )
     say(f"wrote {report['file']}: {target.about}")
+    if report["to"] in USED:
+        say(f"next: {USED[report['to']].format(file=report['file'])}")
 
 
 def _in_words(certificate: Mapping[str, Any]) -> str:
@@ -114,14 +142,12 @@ def _wanted(arguments: Namespace) -> dict[str, float]:
     return strengths
 
 
-def _composed(arguments: Namespace, strengths: Mapping[str, float]) -> Workspace:
-    """Open a workspace and erase what is wanted."""
+def _opened(arguments: Namespace, *, said: bool = False) -> Workspace:
+    """Open a workspace with the flags of a composition."""
     keep = [*listed_in(arguments.keep_file), *arguments.keep]
-    workspace = open_workspace(
-        arguments, solve=arguments.solve, keep=keep, keep_weight=arguments.keep_weight
-    )
-    workspace.set(strengths)
-    return workspace
+    composed = {"solve": arguments.solve, "keep_weight": arguments.keep_weight}
+
+    return open_workspace(arguments, said=said, keep=keep, **composed)
 
 
 def _state(workspace: Workspace) -> dict:

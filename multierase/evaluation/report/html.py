@@ -19,7 +19,7 @@ TEMPLATE = resources.files("multierase") / "assets" / "report.html"
 SHEETS = 24  # sets whose pictures are shown
 CURVES = ("remaining", "kept", "restored", "cross_domain")
 WIDTH, HEIGHT = 520, 300  # of the chart, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 56, 16, 12, 48  # beside its curves
+LEFT, RIGHT, TOP, BOTTOM = 72, 16, 12, 52  # beside its curves
 
 
 def render_page(name: str, parts: Mapping[str, Rows], rows: Mapping[str, list[dict]]) -> str:
@@ -134,7 +134,7 @@ def _sheets(rows: Rows) -> dict:
 
     stages = [("base", ())]
     for event, erased in rows.stages:
-        stages.append((event or f"without {' + '.join(erased)}", erased))
+        stages.append((event or f"{' + '.join(erased)} erased", erased))
     listed = [(name, stored[erased]) for name, erased in stages if erased in stored]
     # As many as can be looked at, spread evenly over all; the base always.
     every = max(1, -(-len(listed) // SHEETS))

@@ -111,29 +111,65 @@ def test_whatever_is_in_a_database_is_shown_and_not_obeyed(tmp_path):
     assert "<img src=x" not in text
 
 
-@pytest.mark.skipif(
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking"
+)
+needs_chromium = pytest.mark.skipif(
     shutil.which("chromium") is None, reason="needs Chromium (Debian's package chromium)"
 )
+
+
+@pytest.fixture
+def chromium(tmp_path):
+    """Run Chromium on a page; return what it prints."""
+
+    def chromium(page, *flags):
+        profile = f"--user-data-dir={tmp_path / 'profile'}"
+        command = ["chromium", *FLAGS.split(), profile, *flags, page.as_uri()]
+        done = subprocess.run(command, check=True, capture_output=True, timeout=120)
+        return done.stdout.decode()
+
+    return chromium
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [1200, 375])
+def test_nothing_overflows_a_window(store, chromium, tmp_path, width):
+    write_report([store.path], tmp_path / "report")
+    # A page in a frame of this width says how wide its contents are, and the chart's words.
+    (tmp_path / "report" / "frame.html").write_text(
+        f"""<iframe src="index.html" style="width: {width}px; height: 900px; border: 0"></iframe>
+        <script>
+        const frame = document.querySelector("iframe");
+        frame.onload = () => {{
+            const page = frame.contentDocument, chart = page.querySelector("svg");
+            const outer = chart.getBoundingClientRect();
+            const words = [...chart.querySelectorAll("text")].map((t) => t.getBoundingClientRect());
+            const cut = words.filter((box) =>
+                box.left < outer.left || box.right > outer.right || box.bottom > outer.bottom);
+            const wide = page.documentElement.scrollWidth;
+            document.body.innerHTML = `<p>${{wide}} ${{outer.width}} ${{cut.length}}</p>`;
+        }};
+        </script>"""
+    )
+    printed = chromium(
+        tmp_path / "report" / "frame.html",
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+    )
+    wide, chart, cut = map(float, re.search("<p>(.*)</p>", printed)[1].split())
+    assert wide <= width
+    assert 0.8 * min(width, 720) < chart <= width
+    assert cut == 0
+
+
+@needs_chromium
 @pytest.mark.parametrize("width", [1000, 400])
-def test_a_browser_draws_it(store, tmp_path, width):
+def test_a_browser_draws_it(store, chromium, tmp_path, width):
     index = write_report([store.path], tmp_path / "report").files[0]
-    flags = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-        "--disable-background-networking"
-    )
-    subprocess.run(
-        [
-            "chromium",
-            *flags.split(),
-            f"--user-data-dir={tmp_path / 'profile'}",
-            f"--window-size={width},1200",
-            f"--screenshot={tmp_path / 'page.png'}",
-            index.as_uri(),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
+    chromium(index, f"--window-size={width},1200", f"--screenshot={tmp_path / 'page.png'}")
     with Image.open(tmp_path / "page.png") as picture:
         colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
     assert len(colours) > 200  # text, lines, the heat map and the pictures
