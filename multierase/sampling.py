@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How pictures are made.
+    """The settings of making pictures.
 
     Args:
         inference_steps: denoising steps of the checkpoint's own scheduler.

@@ -13,21 +13,14 @@ from pathlib import Path
 import pytest
 
 from multierase import Workspace
-from multierase.cli.main import main, parser_of
+from multierase.cli.main import parser_of
 from multierase.cli.options import VERBS, common
 from multierase.models.scopes import FAMILIES
 
 ROOT = Path(__file__).parents[1]
-DOCS = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "docs/any-base.md",
-    "docs/families.md",
-    "docs/separability.md",
-    "docs/cost.md",
-    "docs/formats.md",
-)
-PAGES = (*DOCS, "docs/increment-file.md", "CHANGELOG.md", "multierase/assets/emoji/README.md")
+SITE = tuple(sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")))
+DOCS = ("README.md", "CONTRIBUTING.md", *SITE)
+PAGES = (*DOCS, "CHANGELOG.md", "multierase/assets/emoji/README.md")
 
 # Words of the first version that point both ways, or that stopped a reader.
 UNPLAIN = (
@@ -47,6 +40,7 @@ def text_of(page: str) -> str:
 
 
 README = text_of("README.md")
+RESULTS = text_of("docs/explanation/results.md")
 
 
 def section(name: str) -> str:
@@ -60,9 +54,13 @@ def indented(text: str) -> list[str]:
 
 
 def commands_of(text: str) -> list[str]:
-    """Return what follows ``multierase`` in indented lines."""
+    """Return what follows ``multierase`` in indented lines, and in blocks for a shell."""
+    blocks = re.findall(r"^```shell\n(.*?)^```", text, re.M | re.S)
+    joined = [re.sub(r"\\\n\s*", "", block) for block in blocks]
+    outside = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+
     found = []
-    for line in indented(text):
+    for line in [*indented(outside), *"\n".join(joined).splitlines()]:
         found += [part.split(maxsplit=1)[1] for part in line.split(" && ") if is_ours(part)]
 
     return found
@@ -92,59 +90,31 @@ def python_example() -> str:
 
 
 def test_the_python_example_names_what_there_is():
-    """What the slow test runs, for the fast lane."""
+    """``tests/docs`` runs it, with all other snippets and commands of the pages."""
     tree = ast.parse(python_example())
     used = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     names = {node.attr for node in used if ast.unparse(node.value) == "workspace"}
 
-    assert {"train", "erase", "restore", "erasing", "restore_all", "library"} <= names
+    assert {"train", "erase", "restore", "erasing", "restore_all"} <= names
     assert [name for name in sorted(names) if not hasattr(Workspace, name)] == []
 
 
-@pytest.mark.slow
-def test_the_python_example_runs_as_it_stands(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    names: dict = {}
-    exec(python_example(), names)
-
-    assert sorted(path.name for path in (tmp_path / "studios").glob("*.safetensors")) == [
-        "noto.safetensors",
-        "twemoji.safetensors",
-        "two-studios.safetensors",
-    ]
-    assert names["pictures"].shape == (2, 3, 64, 64)
-    assert names["image"].size == (64, 64)
-    assert dict(names["workspace"].erased) == {}
-    assert names["both"].concept == "Twemoji + 0.5 × Noto"
-
-
-@pytest.mark.slow
-def test_the_commands_run_in_the_order_of_the_page(tmp_path, monkeypatch):
-    """In one folder; the demo has a test of its own."""
-    monkeypatch.chdir(tmp_path)
-    page = README.split("## Erase, compose")[1].split("The same in Python")[0]
-    commands = commands_of(page) + commands_of(section("evaluate"))
-    assert len(commands) == 11
-
-    for command in commands:
-        assert main(shlex.split(command)) == 0, command
-
-    for path in (
-        "lib/twemoji.safetensors",
-        "lib/noto.safetensors",
-        "sheet.png",
-        "served/model_index.json",
-        "crosstalk.png",
-        "small/noto.safetensors",
-    ):
-        assert (tmp_path / path).exists(), path
-    assert "Noto + Twemoji" in (tmp_path / "report" / "index.html").read_text()
+def test_the_readme_is_short():
+    """One picture, ten lines of Python, three tables; the rest is in docs."""
+    assert len(README) <= 11_000
+    assert len(re.findall(r"^!\[", README, re.MULTILINE)) == 2  # what it does, and the page
+    assert len([line for line in python_example().splitlines() if line.strip()]) == 10
+    assert len(re.findall(r"^\|[-|]+\|$", README, re.M)) == 3
 
 
 @pytest.mark.parametrize("page", DOCS)
-def test_every_command_line_parses(page, monkeypatch):
-    monkeypatch.chdir(ROOT)  # the configurations are named from there
+def test_every_command_line_parses(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for name, settings in re.findall(
+        r"^```yaml\n# (\S+\.yaml)(.*?)^```", text_of(page), re.M | re.S
+    ):
+        (tmp_path / name).write_text(f"#{settings}", encoding="utf-8")
 
     for command in commands_of(text_of(page)):
         verb, *rest = shlex.split(command)
@@ -152,7 +122,8 @@ def test_every_command_line_parses(page, monkeypatch):
 
 
 def test_there_are_commands_to_parse():
-    assert len(commands_of(README)) == 22
+    assert len(commands_of(README)) == 6
+    assert sum(len(commands_of(text_of(page))) for page in DOCS) > 60
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -235,11 +206,11 @@ def test_every_file_that_is_named_exists(page):
             assert (ROOT / "multierase" / path).exists(), path
 
 
-@pytest.mark.parametrize("page", ["docs/separability.md", "docs/cost.md"])
+@pytest.mark.parametrize("page", SITE)
 def test_every_result_that_is_named_is_committed(page):
-    names = [span for span in code_spans(text_of(page)) if re.fullmatch(r"\w+\.json", span)]
+    names = {span for span in code_spans(text_of(page)) if re.fullmatch(r"\w+\.json", span)}
 
-    for name in names:
+    for name in names - {"model_index.json", "config.json"}:  # those are diffusers'
         assert (ROOT / "benchmarks" / "results" / name).is_file(), name
 
 
@@ -252,8 +223,8 @@ def test_words_are_plain(page):
 
 
 def rows_under(header: str) -> Iterator[list[str]]:
-    """Yield the cells of the README's table with this header."""
-    lines = README.split(header)[1].splitlines()
+    """Yield the cells of the table of the results with this header."""
+    lines = RESULTS.split(header)[1].splitlines()
     for line in lines[2:]:
         if not line.startswith("|"):
             return
@@ -284,6 +255,16 @@ def test_each_studio_alone_is_as_measured():
         ):
             assert percents(shown) == pytest.approx([median, worst], abs=6e-4), name
         assert int(evaluations) == pytest.approx(cell["unet_evaluations"]["median"], abs=1)
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_results():
+    """Its rows are some of the longer table's, whose names may be longer too."""
+    longer = [re.findall(r"[\d.]+%", line) for line in RESULTS.splitlines() if line[:2] == "| "]
+    rows = [line for line in section("results").splitlines() if "%" in line]
+    assert len(rows) == 5
+
+    for row in rows:
+        assert re.findall(r"[\d.]+%", row) in longer, row
 
 
 def test_the_model_card_is_its_source_with_numbers():

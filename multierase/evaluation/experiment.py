@@ -26,7 +26,7 @@ Options = Mapping[str, str | float]
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is evaluated, as plain values, so that a worker process can rebuild it.
+    """An evaluation, as plain values, so that a worker process can rebuild it.
 
     Args:
         base, base_config, device, dtype, t5_length, resolution, offload: as ``load_base`` takes

@@ -70,8 +70,8 @@ def export(
     """Write what is erased now in a format of ``TARGETS``; the file appears whole or not at all.
 
     Returns:
-        JSON values: where it is, what is in it, and, for what is added to a base, its error: in
-        weights, and in what the certificate says before and after.
+        JSON values, which say where it is, what is in it, and, for what is added to a base, its
+        error: in weights, and in what the certificate says before and after.
 
     Raises:
         UsageError: for an unknown format, one that this family does not have, or nothing erased.

@@ -83,7 +83,7 @@ class Model(abc.ABC):
     @property
     @abc.abstractmethod
     def parametrisation(self) -> str:
-        """What ``predict`` predicts: ``epsilon``, the noise, or ``flow``, noise minus picture."""
+        """``epsilon`` if ``predict`` returns the noise, ``flow`` if it is noise minus picture."""
 
     @abc.abstractmethod
     def sampler(self, steps: int) -> Sampler:
@@ -286,7 +286,7 @@ class Model(abc.ABC):
 
     @property
     def known_prompts(self) -> list[TaggedPrompt]:
-        """Prompts that the model is known to understand: its folder's ``prompts.csv``, if any."""
+        """Prompts that the model understands, from its folder's ``prompts.csv``, if it has one."""
         # Diffusers notes where a pipeline was loaded from; one made in memory has no folder.
         path = Path(self.pipeline.config.get("_name_or_path", "")) / KNOWN_PROMPTS
 

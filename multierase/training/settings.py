@@ -18,7 +18,7 @@ Optimizer = Literal["adam", "adam8bit"]
 
 @dataclass(frozen=True)
 class EraseSettings:
-    """How to erase.
+    """The settings of an erasure.
 
     Args:
         kind: how people speak of the concept: a shipped kind, one that the base brings, or a YAML

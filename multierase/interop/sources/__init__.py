@@ -24,7 +24,7 @@ class Source:
 
 @dataclass(frozen=True)
 class ImportSettings:
-    """How a file of another tool's is imported.
+    """The settings of an import of another tool's file.
 
     Args:
         also: more concepts that the file erases together with this one.

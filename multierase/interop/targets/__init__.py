@@ -55,7 +55,7 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """How a composed set is written.
+    """The settings of an export: how a composed set is written.
 
     Args:
         rank: ranks of a low-rank format, at most; by default as many as the increments have, which
