@@ -42,7 +42,7 @@ class Package:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong, and what to type."""
+        """The problem with it and what to type, or ``None``."""
         if self.installed is None:
             what = f"{self.name} is missing"
         elif not SpecifierSet(self.needed).contains(self.installed, prereleases=True):
@@ -69,7 +69,7 @@ class Extra:
 
 @dataclass(frozen=True)
 class Machine:
-    """What computes.
+    """The hardware.
 
     Args:
         cuda: the CUDA that torch was built for, or ``None``.
@@ -87,7 +87,7 @@ class Machine:
 
     @property
     def device(self) -> str:
-        """Where a base is loaded by default: ``cuda`` or ``cpu``."""
+        """The device of a base by default: ``cuda`` or ``cpu``."""
         return "cuda" if self.cuda and self.gpus and self.visible not in ("", "-1") else "cpu"
 
 

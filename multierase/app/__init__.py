@@ -9,7 +9,7 @@ from multierase.errors import MissingExtra, UsageError
 
 @dataclass(frozen=True)
 class Serving:
-    """Where and how the page is served.
+    """How the page is served, and where.
 
     Args:
         host: address that the page listens on; 127.0.0.1 is this machine alone.

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from multierase.app.session import Session
-from multierase.errors import ConceptRefused, UsageError, WeightsFileError, suggest
-from multierase.increments.provenance import in_words, step_in_words
+from multierase.errors import ConceptRefused, UsageError, WeightsFileError
+from multierase.increments.provenance import in_words, set_in_words, step_in_words
 from multierase.interop.reading import read
 from multierase.interop.sources import SOURCES, ImportSettings
 from multierase.interop.sources.choice import reader_of, recognise
@@ -90,7 +90,7 @@ def bring_in(
             removed, and nothing is written.
     """
     path, concept = _uploaded(path, uploads), check_name(concept.strip())
-    _require_kind(session, settings)
+    _require_offered(session, settings)
     session.workspace.library.check_targets([concept], overwrite=overwrite)
 
     with _removed_if_refused(path), session.alone() as workspace, _warned() as warnings:
@@ -179,13 +179,9 @@ def _remove(path: Path) -> None:
         path.parent.rmdir()
 
 
-def _require_kind(session: Session, settings: ImportSettings) -> None:
+def _require_offered(session: Session, settings: ImportSettings) -> None:
     """Refuse what the page does not offer: elsewhere a kind or a model may be any path."""
-    kinds = session.kinds()
-    if settings.kind not in kinds:
-        raise UsageError(
-            f"unknown kind {settings.kind!r}{suggest(settings.kind, kinds)}; kinds: {kinds}"
-        )
+    session.require_kind(settings.kind)
     if settings.refined is not None:
         raise UsageError("a file that is relative to another model is imported on a command line")
 
@@ -211,7 +207,7 @@ def _told_about(path: Path, to: str, written: Mapping[str, Any]) -> Iterator[str
     if "error" in written:
         yield f"The file loses {written['error']:.1e} of the change of the weights."
     for which, found in written.get("certificate", {}).items():
-        yield f"The set as {_as(which)}: {_set_in_words(found)}."
+        yield f"The set as {_as(which)}: {set_in_words(found)}."
     if target.adds:
         yield (
             "Tools add such files up, and sums of erasures harm what is kept: to erase another "
@@ -221,15 +217,6 @@ def _told_about(path: Path, to: str, written: Mapping[str, Any]) -> Iterator[str
 
 def _as(which: str) -> str:
     return {"composed": "it is composed here", "file": "the file has it"}.get(which, which)
-
-
-def _set_in_words(certificate: Mapping[str, Any]) -> str:
-    words = []
-    if "gone" in certificate:
-        words.append(f"gone in {certificate['gone']:.0%} of unseen sentences")
-    words += [f"{side} move by {share:.0%}" for side, share in certificate["moved"].items()]
-
-    return "; ".join(words)
 
 
 def _file_name(erased: Mapping[str, float], to: str) -> str:

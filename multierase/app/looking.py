@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from multierase.app.session import Session
+from multierase.app.session import Session, require_prompt
 from multierase.composer import KEPT
 from multierase.errors import UsageError
 from multierase.increments.header import Header
@@ -127,9 +127,7 @@ def before_and_after(
         UsageError: without a prompt.
     """
     session.workspace.library.require([concept])
-    if not prompt.strip():
-        raise UsageError("give a prompt: what is to be drawn")
-
+    require_prompt(prompt)
     requests = [Request(prompt, seed, {concept: strength}) for strength in STRENGTHS]
     with session.lock:
         pictures = session.server.generate(requests, sampling)

@@ -87,7 +87,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Step:
-    """What an erasure under way tells.
+    """Progress of an erasure under way.
 
     Args:
         step, steps: taken, and the most that may be taken.
@@ -152,7 +152,7 @@ class Session:
     ) -> Compared:
         """Make the base's picture and the composed model's, of one prompt and seed."""
         requests = [
-            Request(_prompt(prompt), seed, {}),
+            Request(require_prompt(prompt), seed, {}),
             Request(prompt, seed, self._checked(erased)),
         ]
         with self.lock:
@@ -178,7 +178,8 @@ class Session:
         for size in range(len(concepts) + 1):
             sets += list(itertools.combinations(concepts, size))
         requests = [
-            Request(_prompt(prompt), seed, self._checked(dict.fromkeys(each, 1.0))) for each in sets
+            Request(require_prompt(prompt), seed, self._checked(dict.fromkeys(each, 1.0)))
+            for each in sets
         ]
         with self.lock:
             pictures = self.server.generate(requests, sampling)
@@ -284,11 +285,14 @@ class Session:
 
         return wanted
 
-    def _require_known(self, wanted: Wanted) -> None:
+    def require_kind(self, kind: str) -> None:
+        """Refuse a kind that the page does not offer: elsewhere it may be any file."""
         kinds = self.kinds()
-        if wanted.settings.kind not in kinds:  # a kind may be a file elsewhere, but not from here
-            kind = wanted.settings.kind
+        if kind not in kinds:
             raise UsageError(f"unknown kind {kind!r}{suggest(kind, kinds)}; kinds: {kinds}")
+
+    def _require_known(self, wanted: Wanted) -> None:
+        self.require_kind(wanted.settings.kind)
         if wanted.method not in METHODS:
             raise UsageError(f"unknown method {wanted.method!r}; methods: {sorted(METHODS)}")
 
@@ -306,7 +310,8 @@ def _in_words(result: Trained | Refusal) -> str:
     return f"{made.concept}: {certificate}. {cost}saved as {result.path.name}."
 
 
-def _prompt(prompt: str) -> str:
+def require_prompt(prompt: str) -> str:
+    """Return a prompt; raises ``UsageError`` for an empty one."""
     if not prompt.strip():
         raise UsageError("give a prompt: what is to be drawn")
 

@@ -47,7 +47,7 @@ class Studies:
 
     @property
     def folder(self) -> Path:
-        """Where the answers are, made when it is first needed."""
+        """The folder of the answers, made when it is first needed."""
         folder = self.session.workspace.library.folder / FOLDER
         folder.mkdir(exist_ok=True)
 

@@ -37,7 +37,7 @@ class Verb:
 
 
 def common() -> list[Option]:
-    """What every verb takes."""
+    """Return the options of every verb."""
     return [
         Option(
             "--config", "YAML file with any of these settings; flags win over it", metavar="FILE"

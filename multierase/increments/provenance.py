@@ -200,6 +200,20 @@ def in_words(certificate: Mapping[str, Any]) -> str:
     return "; ".join(words)
 
 
+def set_in_words(certificate: Mapping[str, Any]) -> str:
+    """Return the certificate of a set that was exported in plain words.
+
+    Args:
+        certificate: ``gone``, a share, if something is erased; ``moved``, a share by side.
+    """
+    words = []
+    if "gone" in certificate:
+        words.append(f"gone in {certificate['gone']:.0%} of unseen sentences")
+    words += [f"{side} move by {share:.0%}" for side, share in certificate["moved"].items()]
+
+    return "; ".join(words)
+
+
 def step_in_words(step: Mapping[str, Any]) -> str:
     """Return a step of a history in plain words; of an import all that matters to a user."""
     if step["step"] != "imported":

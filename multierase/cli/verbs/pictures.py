@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
@@ -19,6 +18,7 @@ from multierase.cli.requests import (
 )
 from multierase.errors import UsageError
 from multierase.increments.library import Library
+from multierase.increments.provenance import set_in_words
 from multierase.interop.targets import TARGETS, ExportSettings
 from multierase.sampling import SamplingSettings
 
@@ -105,7 +105,7 @@ def print_export(report: dict) -> None:
     if "error" in report:
         say(f"the file loses {report['error']:.1e} of the change of the weights")
     for which, found in report.get("certificate", {}).items():
-        say(f"{which}: {_in_words(found)}")
+        say(f"{which}: {set_in_words(found)}")
     if target.adds:
         say(
             "tools add such files up, and sums of erasures harm what is kept: to erase another "
@@ -114,16 +114,6 @@ def print_export(report: dict) -> None:
     say(f"wrote {report['file']}: {target.about}")
     if report["to"] in USED:
         say(f"next: {USED[report['to']].format(file=report['file'])}")
-
-
-def _in_words(certificate: Mapping[str, Any]) -> str:
-    """Return the certificate of a set in plain words."""
-    words = []
-    if "gone" in certificate:
-        words.append(f"gone in {percent(certificate['gone'])} of unseen sentences")
-    words += [f"{side} move by {percent(share)}" for side, share in certificate["moved"].items()]
-
-    return "; ".join(words)
 
 
 def _wanted(arguments: Namespace) -> dict[str, float]:

@@ -33,7 +33,7 @@ MOST_QUESTIONS, MOST_REFERENCES = 100, 12
 
 @dataclass(frozen=True)
 class StudySettings:
-    """What a study asks.
+    """The design of a study.
 
     Args:
         concepts: names of concepts of the library, or ``Concept`` objects that bring sentences of
@@ -257,7 +257,7 @@ class _Sentence:
 
     @property
     def thing(self) -> str:
-        """What else the prompt is about: "a church" and "church" are one thing."""
+        """The rest of what the prompt is about: "a church" and "church" are one thing."""
         return wording.plain(self.context)
 
 

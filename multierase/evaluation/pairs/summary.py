@@ -99,7 +99,7 @@ class _Ratings:
         return np.divide(sums, total, out=np.full_like(total, np.nan), where=total > 0)
 
     def can_vary(self, rows: np.ndarray) -> bool:
-        """Whether resampling changes anything: several people, or questions of one kind."""
+        """Say whether resampling changes anything: several people, or questions of one kind."""
         if len(np.unique(self.participant[rows])) > 1:
             return True
 
