@@ -26,6 +26,7 @@ def test_what_a_terminal_would_obey_is_shown(capsys):
     console.print_lines([HOSTILE])
     console.say(HOSTILE, label="error: ", style="red")
     logger = logging.getLogger("test.hostile")
+    logger.propagate = False  # pytest's own report of it could not be sent to another process
     logger.addHandler(console.ConsoleHandler())
     logger.warning("%s", HOSTILE)
     logger.handlers.clear()
