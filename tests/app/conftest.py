@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from compositions import random_increment
+from served_page import HOSTILE, Served
 
 from multierase import Library
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-HOSTILE = "<img src=x onerror=document.title='gone'>"
-READY = "the page is at "
 PATIENCE = 60_000  # milliseconds; an erasure takes some twenty seconds
 
 
@@ -51,43 +45,6 @@ def chromium():
         browser = running.chromium.launch(executable_path=where, args=["--no-sandbox"])
         yield browser
         browser.close()
-
-
-class Served:
-    """A page that the command serves, until ``close``."""
-
-    def __init__(self, folder: Path, *flags: str):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, "-m", "multierase", "app", "--library", str(folder)]
-        self.process = subprocess.Popen(
-            [*command, "--port", str(port), *flags],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "2"},
-        )
-        self.said: list[str] = []
-        self.address = self._address()
-        # Whoever does not read a pipe stops the process that writes to it.
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
-        self._reader.join()
-        self.process.stderr.close()
-
-    def _address(self) -> str:
-        for line in self.process.stderr:
-            self.said.append(line)
-            if READY in line:
-                return line.split(READY)[1].split(";")[0]
-        raise AssertionError(f"the page did not start: {''.join(self.said)}")
-
-    def _read(self) -> None:
-        self.said += list(self.process.stderr)
 
 
 @pytest.fixture(scope="session")

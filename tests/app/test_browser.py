@@ -7,8 +7,8 @@ import io
 import re
 
 import pytest
-from conftest import HOSTILE, Served
 from PIL import Image, ImageChops
+from served_page import HOSTILE, Served
 
 from multierase import Library, Request, SamplingSettings, Server, Workspace
 from multierase.pictures import to_picture
