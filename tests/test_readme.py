@@ -160,7 +160,8 @@ def test_the_two_commands_of_the_readme_are_as_promised():
         "pip install torch==2.13.0 && pip install -e . && multierase demo --out demo/"
     ]
     assert indented(section("test")) == [
-        'pip install torch==2.13.0 && pip install -e ".[test]" && python -m pytest -n 2 --dist loadfile'
+        'pip install torch==2.13.0 && pip install -e ".[test]" '
+        "&& python -m pytest -n 2 --dist loadfile"
     ]
 
 
