@@ -56,4 +56,6 @@ def message_of(error: BaseException) -> str:
 
 
 def _message(error: BaseException) -> gr.Error:
-    return gr.Error(escaped(message_of(error)), duration=20, print_exception=False)
+    text = html.escape(plain(message_of(error)), quote=False)  # a message is read as HTML
+
+    return gr.Error(text, duration=20, print_exception=False)

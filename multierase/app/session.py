@@ -280,6 +280,8 @@ class Session:
 
     def _checked(self, erased: Strengths) -> dict[str, float]:
         """Return strengths of concepts that are there; a browser may send anything."""
+        if not isinstance(erased, Mapping):
+            raise UsageError("what is erased is given as strengths by concept")
         wanted = {str(name): float(strength) for name, strength in erased.items()}
         self.workspace.library.require(list(wanted))
 

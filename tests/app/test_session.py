@@ -128,6 +128,8 @@ def test_what_cannot_be_drawn_is_said(session):
         session.compare("  ", 0, {}, QUICK)
     with pytest.raises(UsageError, match=f"choose 1 to {MOST_SUBSETS}"):
         session.subsets([], "a cat", 0, QUICK)
+    with pytest.raises(UsageError, match="strengths by concept"):
+        session.compose("Noto")
     with pytest.raises(ValueError, match="strength"):
         session.compose({session.concepts()[0]: float("nan")})
 
