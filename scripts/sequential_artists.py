@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from multierase import EraseSettings, Workspace
-from multierase.pictures import contact_sheet, save_picture
+from multierase.pictures import contact_sheet, erased_in_words, save_picture
 
 
 def parsed() -> argparse.Namespace:
@@ -44,7 +44,7 @@ def main() -> None:
     labels, rows = ["base"], [workspace.generate(prompts, seeds)]
     for artist in artists:
         workspace.erase(artist)
-        labels.append(" + ".join(workspace.erased) + " erased")
+        labels.append(erased_in_words(workspace.erased))
         rows.append(workspace.generate(prompts, seeds))
 
     workspace.restore(artists[0])

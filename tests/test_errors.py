@@ -36,6 +36,7 @@ BUILTIN = {
     "ModelHeld": RuntimeError,
     "DeviceError": ValueError,
     "MissingExtra": ValueError,
+    "Cancelled": RuntimeError,
 }
 
 

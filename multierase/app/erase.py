@@ -113,6 +113,7 @@ def _erased(session: Session) -> Any:
             yield _only(badge(message_of(error), "bad"))
 
     def stages(*fields: Any) -> Iterator[tuple]:
+        session.begin()
         wanted = _wanted(*fields)
         expected = session.estimate(wanted)
         yield (

@@ -222,7 +222,6 @@ class Session:
         """
         self._require_known(wanted)
         told: queue.Queue[Step | str | BaseException] = queue.Queue()
-        self._cancelled.clear()
         worker = threading.Thread(target=self._train, args=(wanted, told), daemon=True)
         worker.start()
         try:
@@ -236,6 +235,11 @@ class Session:
         finally:
             self._cancelled.set()  # whoever has closed the page has left the training, too
             worker.join()
+            self._cancelled.clear()
+
+    def begin(self) -> None:
+        """Forget a cancel that came when nothing ran."""
+        self._cancelled.clear()
 
     def cancel(self) -> None:
         """End the erasure that is under way, where it can be resumed."""

@@ -180,6 +180,19 @@ def test_a_cancelled_erasure_goes_on_to_the_same_bits(session, quick, tmp_path):
         assert torch.equal(here.dense(name), whole.increment.dense(name))
 
 
+def test_a_cancel_before_the_first_step_counts_and_a_stale_one_does_not(session, quick):
+    settings = dataclasses.replace(quick, steps=12, sampling_batch=4)
+    session.begin()
+    session.cancel()
+    with pytest.raises(Cancelled):
+        list(session.erase(wanted(settings)))
+
+    session.cancel()  # nothing runs
+    session.begin()
+    *_, words = session.erase(wanted(settings))
+    assert "saved as" in words
+
+
 def test_who_closes_the_page_ends_the_erasure(session, quick):
     settings = dataclasses.replace(quick, steps=400, sampling_batch=4)
     running = session.erase(wanted(settings))

@@ -32,7 +32,7 @@ def print_doctor(report: dict) -> None:
         lacking = ", ".join(extra["lacking"])
         install = extra["install"] if lacking else ""
         extras.append((extra["name"], "no" if lacking else "yes", install, lacking))
-    print_table("extras", ("extra", "installed", "to install it", "it lacks"), extras)
+    print_table("extras", ("extra", "installed", "to install it", "lacking"), extras)
 
     if report["sound"]:
         say("all that is needed is here")
