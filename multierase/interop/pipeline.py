@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 import multierase
 from multierase.composer import Composer
 from multierase.errors import AlreadyThere, WriteError
-from multierase.files import owner_is_gone, temporary_name, write_text
+from multierase.files import owner_is_gone, reason_of, temporary_name, write_text
 from multierase.models.model import Model
 
 PROVENANCE = "multierase.json"
@@ -60,7 +60,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
     except (AlreadyThere, WriteError):
         raise
     except (OSError, SafetensorError) as error:
-        raise WriteError(f"cannot write {folder}: {error}; nothing was changed") from error
+        reason = reason_of(error, temporary, folder)
+        raise WriteError(f"cannot write {folder}: {reason}; nothing was changed") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
