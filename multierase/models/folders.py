@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +73,49 @@ def from_folder(source: str, dtype: torch.dtype, **parts: Any) -> DiffusionPipel
         if kind == StableDiffusionPipeline.__name__:
             parts["safety_checker"] = None
         pipeline = getattr(diffusers, kind)
-        return pipeline.from_pretrained(source, dtype=dtype, trust_remote_code=False, **parts)
+        with _whole(source):
+            return pipeline.from_pretrained(source, dtype=dtype, trust_remote_code=False, **parts)
     except (OSError, SafetensorError) as error:
         if Path(source).is_dir():
             raise WeightsFileError(
                 f"base {source!r} is damaged, or not complete: {error}"
             ) from error
         raise FileNotFoundError(f"cannot load base {source!r}: {error}") from error
+
+
+@contextlib.contextmanager
+def _whole(source: str) -> Iterator[None]:
+    """Refuse text towers whose files lack weights: transformers warns, and draws random ones."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    missing = _Missing()
+    level, heard = logger.level, logger.isEnabledFor(logging.WARNING)
+    logger.addHandler(missing)
+    if not heard:  # who has asked for silence is not told of what is merely odd
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(missing)
+        logger.setLevel(level)
+        logger.propagate = True
+
+    if missing.names:
+        raise WeightsFileError(
+            f"base {source!r} lacks weights of a text tower, such as {missing.names[0]!r}: its "
+            "files are damaged, or written for another version; download or save it again"
+        )
+
+
+class _Missing(logging.Handler):
+    """Collects the names in transformers' report that are missing."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.names: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for line in record.getMessage().splitlines():
+            name, *columns = line.split("|")
+            if columns and columns[0].strip() == "MISSING":
+                self.names.append(name.strip())

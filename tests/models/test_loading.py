@@ -362,6 +362,26 @@ def test_a_folder_whose_index_cannot_be_read(tmp_path, index):
         load_base(tmp_path)
 
 
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_text_tower_that_lacks_weights_is_not_filled_at_random(tiny, tmp_path, silent):
+    folder = tmp_path / "base"
+    tiny.pipeline.save_pretrained(folder)
+    path = folder / "text_encoder" / "model.safetensors"
+    weights = load_file(path)
+    name = next(name for name in weights if "fc1.weight" in name)
+    weights[f"other.{name}"] = weights.pop(name)
+    save_file(weights, path, metadata={"format": "pt"})
+
+    logger = logging.getLogger("transformers")
+    before = logger.level
+    logger.setLevel(logging.ERROR if silent else logging.WARNING)
+    try:
+        with pytest.raises(WeightsFileError, match="lacks weights of a text tower, such as"):
+            load_base(str(folder))
+    finally:
+        logger.setLevel(before)
+
+
 def test_a_folder_with_damaged_weights(tiny, tmp_path):
     folder = tmp_path / "sd"
     tiny.pipeline.save_pretrained(folder)
