@@ -58,7 +58,7 @@ def beside(monkeypatch):
 
 @pytest.mark.parametrize("path", [*PROGRAMS, *SCRIPTS], ids=lambda path: path.stem)
 def test_its_help_is_its_first_line(path, beside, monkeypatch, capsys):
-    if path.stem in ("renders", "zoo_variants"):
+    if "__main__" not in path.read_text():
         pytest.skip("a module that the training scripts share")
     needed(path)
     beside(path.parent)
