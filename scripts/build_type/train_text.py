@@ -42,6 +42,7 @@ EMPTY = 0.05  # share of empty captions
 DISTURBED = 0.3  # share of captions that get a word more, and then again
 MADE_UP, PIECES = 3000, 5  # words at most, and pieces of a word at most
 SAVE_EVERY = 100
+MEASURED = 4000  # captions
 
 
 def tokenizer_of(captions: Captions, folder: Path) -> CLIPTokenizer:
@@ -145,9 +146,9 @@ def accuracy(reader: Reader, tokens: torch.Tensor, about: torch.Tensor) -> list[
     """Return the shares of captions that are read rightly: typeface and glyph, pooled, within."""
     right = torch.zeros(4)
     for part, truth in zip(tokens.split(256), about.split(256), strict=True):
-        for place, answer in enumerate(reader(part)):
-            named = truth[:, place % 2] % answer.shape[1]
-            right[place] += (answer.argmax(1) == named).sum().cpu()
+        for place, answer in enumerate(reader(part.to(reader.tower.device))):
+            seen = answer.argmax(1).cpu()
+            right[place] += (seen == truth[:, place % 2] % answer.shape[1]).sum()
 
     return [round(share, 4) for share in (right / len(tokens)).tolist()]
 
@@ -213,15 +214,15 @@ def main() -> None:
         if step % SAVE_EVERY == SAVE_EVERY - 1:
             checkpoint.save(step + 1, generator)
 
-    report = {"captions": len(captions.texts), "tokens_in_vocabulary": len(tokenizer)}
+    known = torch.randperm(len(tokens), generator=generator)[:MEASURED]
     texts, truth = unseen_captions(renders.typefaces)
-    some = torch.randperm(len(texts), generator=generator)[:4000].tolist()
-    unseen = tokens_of(tokenizer, [texts[place] for place in some]).to(args.device)
+    some = torch.randperm(len(texts), generator=generator)[:MEASURED]
+    unseen = tokens_of(tokenizer, [texts[place] for place in some.tolist()])
+    report = {"captions": len(captions.texts), "tokens_in_vocabulary": len(tokenizer)}
     for name, reader in zip(TOWERS, readers.eval(), strict=True):
-        every = torch.randperm(len(tokens), generator=generator)[:4000]
         report[name] = {
-            "known": accuracy(reader, tokens[every].to(args.device), about[every]),
-            "unseen_forms": accuracy(reader, unseen, truth[some].to(args.device)),
+            "known": accuracy(reader, tokens[known], captions.about[known]),
+            "unseen_forms": accuracy(reader, unseen, truth[some]),
         }
         reader.tower.save_pretrained(args.work / name)
     (args.work / "text.json").write_text(json.dumps(report, indent=1))
