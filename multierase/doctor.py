@@ -11,15 +11,16 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from multierase.models.sources import EMBEDDED, INDEX, embedded_folder, is_path
+
 NAME = "multierase"
-INDEX = "model_index.json"
 # Of a pipeline's parts, those that no picture needs; many folders do without them.
 SPARE = ("safety_checker", "feature_extractor", "image_encoder")
 SHARDS = "*/*.index.json"
@@ -285,16 +286,15 @@ def _bytes_in(folder: Path) -> int:
 
 def find_base(source: str) -> Base:
     """Look for a base as ``load_base`` would, and load nothing."""
-    embedded = Path(str(resources.files(NAME))) / "assets" / source
     path = Path(source).expanduser()
-    if source.isidentifier() and (embedded / INDEX).is_file():
-        return _folder(source, "embedded", embedded)
+    if source in EMBEDDED:
+        return _folder(source, "embedded", embedded_folder(source))
     if path.is_file():
         return Base(source, "file", True, str(path), _file_problem(path))
     if (path / INDEX).is_file():
         return _folder(source, "folder", path)
 
-    if path.suffix or source.startswith((".", "/", "~")) or source.count("/") != 1:
+    if is_path(source):
         problem = f"no base at {source!r}: give 'emoji', a folder with {INDEX}, a .safetensors file"
         return Base(source, "folder", False, None, f"{problem} or a hub id")
     return _on_hub(source)

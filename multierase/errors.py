@@ -95,3 +95,12 @@ class MissingExtra(MultieraseError, ValueError):
 
 class Cancelled(MultieraseError, RuntimeError):
     """A run that was asked to end before it was done; what it had is kept where it keeps it."""
+
+
+EXPECTED = (MultieraseError, ValueError, KeyError, OSError, FloatingPointError)
+"""What may go wrong for a user; everything else is a bug."""
+
+
+def message_of(error: BaseException) -> str:
+    """Return an error's text; a plain ``KeyError`` has nothing but the key."""
+    return str(error) if str(error) and type(error) is not KeyError else repr(error)

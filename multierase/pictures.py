@@ -72,13 +72,16 @@ def contact_sheet(
     return sheet
 
 
+def with_strengths(erased: Mapping[str, float]) -> str:
+    """Return what is erased, with strengths other than 1: ``Noto 0.5, Twemoji``."""
+    return ", ".join(
+        name if strength == 1 else f"{name} {strength:g}" for name, strength in erased.items()
+    )
+
+
 def erased_in_words(erased: Mapping[str, float]) -> str:
     """Return what is erased, for a label: ``Noto 0.5, Twemoji erased``; ``base`` for nothing."""
-    names = []
-    for name, strength in erased.items():
-        names.append(name if strength == 1 else f"{name} {strength:g}")
-
-    return f"{', '.join(names)} erased" if names else "base"
+    return f"{with_strengths(erased)} erased" if erased else "base"
 
 
 def comparison(

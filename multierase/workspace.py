@@ -218,9 +218,9 @@ class Workspace:
 
     def estimate(self, settings: EraseSettings | None = None, method: str = "esd") -> Estimate:
         """Estimate what ``train`` takes for one concept; see ``multierase.training.estimate``."""
-        method_named(method)
+        trains = method_named(method).trains
 
-        return estimate(self.model, settings or EraseSettings(), method)
+        return estimate(self.model, settings or EraseSettings(), trains=trains)
 
     def sentences(self, concept: str, settings: EraseSettings | None = None) -> Concept:
         """Return a concept, given by its name, with the sentences that ``train`` would use.

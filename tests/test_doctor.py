@@ -12,7 +12,8 @@ from packaging.requirements import Requirement
 
 from multierase import doctor
 from multierase.errors import MultieraseError
-from multierase.models.loading import EMBEDDED, load_base
+from multierase.models.loading import load_base
+from multierase.models.sources import EMBEDDED
 
 
 @pytest.fixture

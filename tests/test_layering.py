@@ -16,7 +16,8 @@ errors files sampling
 prompts prompts.lists prompts.wording prompts.kind emoji prompts.concepts
 models models.scopes models.conditioning models.text models.guidance models.model models.unet
 models.flow models.resolution models.stable_diffusion models.sdxl models.sd3 models.flux
-models.flux2 models.offload models.folders models.single_files models.loading models.weights
+models.flux2 models.offload models.sources models.folders models.single_files models.loading
+models.weights
 increments increments.provenance increments.fingerprint increments.container increments.layout
 increments.header increments.value increments.compression increments.format increments.hub
 increments.library
@@ -52,7 +53,7 @@ evaluation.database evaluation.store evaluation.report evaluation.report.rows ev
 evaluation.evaluate evaluation.report.tables evaluation.report.html evaluation.report.files
 demo doctor
 app app.session app.looking app.sweeping app.exchanging app.studying app.curve app.plainly
-app.compose app.erase app.look app.exchange app.pairs app.page
+app.parts app.compose app.erase app.look app.exchange app.pairs app.page
 cli cli.third_parties cli.flags cli.option_groups cli.options_evaluation cli.options_tools
 cli.options cli.completion cli.console cli.parser
 cli.requests cli.verbs cli.verbs.doctor cli.verbs.completion cli.verbs.library cli.verbs.erase

@@ -7,12 +7,15 @@ from typing import Any
 
 import gradio as gr
 
+from multierase.app.parts import follow, picture, strip
 from multierase.app.plainly import MODEL, badge, told
 from multierase.app.session import MOST_SUBSETS, Composed, Session
+from multierase.pictures import with_strengths
 from multierase.sampling import SamplingSettings
 
 LATEST = 12  # pictures of the strip
 STRONGEST = 2.0
+BASE = "the base"
 
 
 @dataclass(frozen=True)
@@ -73,27 +76,30 @@ def _asked(prompt: str) -> Asked:
 
 def _pictures(session: Session, asked: Asked, erased: gr.BrowserState) -> None:
     """Show the base's picture, the composed model's, their difference, and the latest sets."""
-    strip = gr.State({})
+    memory = gr.State({})
     make = gr.Button("Generate", variant="primary", elem_id="generate")
     with gr.Row():
-        shown = [_picture("Base"), _picture("Composed"), _picture("Difference")]
-    shown.append(_gallery("Latest sets, at this prompt and seed"))
+        buttons = ["download", "fullscreen"]
+        shown: list[Any] = []
+        for label in ("Base", "Composed", "Difference"):
+            shown.append(picture(label, 260, min_width=150, buttons=buttons))
+    shown.append(strip("Latest sets, at this prompt and seed"))
 
     @told
     def generate(
-        text: str, seed: int, steps: int, guidance: float, wanted: dict, strip: dict
+        text: str, seed: int, steps: int, guidance: float, wanted: dict, latest: dict
     ) -> tuple:
         found = session.compare(text, int(seed), wanted, _sampling(steps, guidance))
         same = (text, seed, steps, guidance)
         # Sets are compared at one prompt and seed: with another one, the strip begins anew.
-        before = strip["pictures"] if strip.get("of") == same else {"the base": found.base}
-        latest = {_named(wanted): found.composed, **before}
-        latest = dict(list(latest.items())[:LATEST])
-        captioned = [(picture, name) for name, picture in latest.items()]
-        memory = {"of": same, "pictures": latest}
-        return found.base, found.composed, found.difference, captioned, memory
+        before = latest["pictures"] if latest.get("of") == same else {BASE: found.base}
+        pictures = {with_strengths(wanted) or BASE: found.composed, **before}
+        pictures = dict(list(pictures.items())[:LATEST])
+        captioned = [(made, name) for name, made in pictures.items()]
+        kept = {"of": same, "pictures": pictures}
+        return found.base, found.composed, found.difference, captioned, kept
 
-    given, outputs = [*asked.fields, erased, strip], [*shown, strip]
+    given, outputs = [*asked.fields, erased, memory], [*shown, memory]
     make.click(generate, given, outputs, concurrency_id=MODEL, api_name="generate")
     asked.prompt.submit(generate, given, outputs, concurrency_id=MODEL)
 
@@ -102,14 +108,14 @@ def _subsets(session: Session, asked: Asked, names: gr.State) -> None:
     """Show one picture for each subset of a few concepts."""
     chosen = gr.Dropdown([], multiselect=True, max_choices=MOST_SUBSETS, label="Concepts")
     draw = gr.Button("Draw all subsets", elem_id="subsets")
-    grid = _gallery("Erased, at one prompt and seed")
+    grid = strip("Erased, at one prompt and seed")
 
     @told
     def all_subsets(text: str, seed: int, steps: int, guidance: float, concepts: list) -> list:
         return session.subsets(concepts or [], text, int(seed), _sampling(steps, guidance))
 
     draw.click(all_subsets, [*asked.fields, chosen], grid, concurrency_id=MODEL)
-    names.change(lambda there: gr.Dropdown(choices=there), names, chosen, show_progress="hidden")
+    follow(names, chosen)
 
 
 def _switches(names: gr.State, erased: gr.BrowserState, redraw: gr.State) -> None:
@@ -154,13 +160,7 @@ def _state_of(composed: Composed) -> str:
     if composed.is_base is False:
         return badge("Nothing is erased, but the weights are not the base's.", "bad")
 
-    return badge(f"Erased: {_named(composed.erased)} ({took}).", "changed")
-
-
-def _named(erased: Any) -> str:
-    named = [name if strength == 1 else f"{name} {strength:g}" for name, strength in erased.items()]
-
-    return ", ".join(named) or "the base"
+    return badge(f"Erased: {with_strengths(composed.erased)} ({took}).", "changed")
 
 
 def _milliseconds(seconds: float) -> str:
@@ -169,20 +169,3 @@ def _milliseconds(seconds: float) -> str:
 
 def _sampling(steps: int, guidance: float) -> SamplingSettings:
     return SamplingSettings(inference_steps=int(steps), guidance_scale=float(guidance))
-
-
-def _picture(label: str) -> gr.Image:
-    return gr.Image(
-        label=label,
-        type="pil",
-        format="png",
-        interactive=False,
-        height=260,
-        min_width=150,
-        elem_classes="picture",
-        buttons=["download", "fullscreen"],
-    )
-
-
-def _gallery(label: str) -> gr.Gallery:
-    return gr.Gallery(label=label, object_fit="contain", height="auto", elem_classes="strip")

@@ -8,9 +8,10 @@ from typing import Any
 import gradio as gr
 
 from multierase.app.curve import drawn
-from multierase.app.plainly import EXPECTED, MODEL, badge, message_of, told
+from multierase.app.parts import picture
+from multierase.app.plainly import MODEL, badge, told
 from multierase.app.session import Session, Step, Wanted
-from multierase.errors import Cancelled
+from multierase.errors import EXPECTED, Cancelled, message_of
 from multierase.methods import METHODS
 from multierase.training.settings import EraseSettings
 
@@ -58,14 +59,7 @@ def erase_tab(session: Session, names: gr.State) -> None:
                 stop = gr.Button("Cancel", variant="stop", elem_id="cancel")
             state = gr.HTML(badge("nothing runs", "good"), elem_id="erase-state")
             curve = gr.HTML(drawn((), 1), elem_id="curve")
-            picture = gr.Image(
-                label="Preview",
-                type="pil",
-                format="png",
-                interactive=False,
-                height=280,
-                elem_classes="picture",
-            )
+            drawing = picture("Preview", 280)
 
     offered = gr.State("")  # the kind's sentences as they were shown
     fields = [name, kind, method, scope, steps, seed, preview, resume, overwrite]
@@ -75,7 +69,7 @@ def erase_tab(session: Session, names: gr.State) -> None:
     running = start.click(
         _erased(session),
         fields,
-        [state, curve, picture, names],
+        [state, curve, drawing],
         concurrency_id=MODEL,
         show_progress="hidden",
         api_name="erase",
@@ -116,32 +110,22 @@ def _erased(session: Session) -> Any:
         session.begin()
         wanted = _wanted(*fields)
         expected = session.estimate(wanted)
-        yield (
-            badge(f"{expected} Trying sentences on the base ...", "changed"),
-            None,
-            None,
-            gr.skip(),
-        )
+        yield badge(f"{expected} Trying sentences on the base ...", "changed"), None, None
 
         for news in session.erase(wanted):
             if isinstance(news, str):
                 tone = "bad" if news.startswith("Refused") else "good"
-                yield badge(news, tone), gr.skip(), gr.skip(), session.concepts()
+                yield _only(badge(news, tone))
                 return
             shown = gr.skip() if news.preview is None else news.preview
-            yield (
-                badge(_progress(news), "changed"),
-                drawn(news.degrees, news.steps),
-                shown,
-                gr.skip(),
-            )
+            yield badge(_progress(news), "changed"), drawn(news.degrees, news.steps), shown
 
     return erase
 
 
 def _only(state: str) -> tuple:
-    """Return an update of the state, with curve, preview and names as they are."""
-    return state, gr.skip(), gr.skip(), gr.skip()
+    """Return an update of the state, with curve and preview as they are."""
+    return state, gr.skip(), gr.skip()
 
 
 def _progress(step: Step) -> str:

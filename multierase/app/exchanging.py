@@ -119,9 +119,6 @@ def hand_out(
         UnknownConcept: for a concept that is not in the library.
     """
     target = target_named(str(to))
-    if not isinstance(erased, Mapping):
-        raise UsageError("what is erased is given as strengths by concept")
-
     Path(folder).mkdir(parents=True, exist_ok=True)
     own = Path(tempfile.mkdtemp(prefix="export-", dir=folder))  # a name that nobody can guess
     try:

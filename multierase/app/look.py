@@ -16,6 +16,7 @@ from multierase.app.looking import (
     heat_map,
     page_of,
 )
+from multierase.app.parts import follow
 from multierase.app.plainly import MODEL, badge, escaped, told
 from multierase.app.session import MOST_SUBSETS, Session
 from multierase.app.sweeping import (
@@ -132,7 +133,7 @@ def _sweeps(session: Session, names: gr.State) -> None:
         there = gr.Dropdown(choices=list(databases(session)), value=name)
         return badge(f"done: {name}", "good"), there
 
-    names.change(_all_choices, names, chosen, show_progress="hidden")
+    follow(names, chosen)
     start.click(
         sweep,
         [chosen, suite, of_each],
@@ -199,10 +200,6 @@ def _reports(session: Session) -> gr.Dropdown:
 
 def _choices(there: list[str], now: str | None) -> Any:
     return gr.Dropdown(choices=there, value=now if now in there else None)
-
-
-def _all_choices(there: list[str]) -> Any:
-    return gr.Dropdown(choices=there)
 
 
 def _fitting(known: dict[str, str]) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from multierase.app.parts import follow, picture, strip
 from multierase.app.plainly import MODEL, badge, told
 from multierase.app.session import Session
 from multierase.app.studying import Asked, Studies
@@ -35,16 +36,8 @@ def pairs_tab(session: Session, names: gr.State) -> None:
     state = gr.HTML(badge("no study is open", "good"), elem_id="pairs-state")
 
     with gr.Column(visible=False) as question:
-        five = gr.Gallery(label="Five", object_fit="contain", elem_classes="strip", height="auto")
-        sixth = gr.Image(
-            label="The sixth",
-            type="pil",
-            format="png",
-            interactive=False,
-            height=260,
-            elem_classes="picture",
-            elem_id="pairs-sixth",
-        )
+        five = strip("Five")
+        sixth = picture("The sixth", 260, elem_id="pairs-sixth")
         rating = gr.Radio(_scale(), label=ASKED, elem_id="pairs-rating")
         go_on = gr.Button("Next", variant="primary", elem_id="pairs-next")
 
@@ -54,7 +47,7 @@ def pairs_tab(session: Session, names: gr.State) -> None:
         table = gr.Dataframe(headers=COLUMNS, datatype="str", interactive=False)
         file = gr.File(label="Answers", interactive=False)
 
-    names.change(lambda there: gr.Dropdown(choices=there), names, concepts, show_progress="hidden")
+    follow(names, concepts)
     shown = [state, question, five, sixth, rating, asked]
     begin.click(
         _begin(studies),

@@ -10,10 +10,9 @@ from typing import Any
 
 import gradio as gr
 
-from multierase.errors import MultieraseError
+from multierase.errors import EXPECTED, message_of
 from multierase.files import plain
 
-EXPECTED = (MultieraseError, ValueError, KeyError, OSError, FloatingPointError)
 MODEL = "model"  # everything that uses the model waits in one queue
 
 
@@ -48,11 +47,6 @@ def told(handler: Callable) -> Callable:
             raise _message(error) from error
 
     return function
-
-
-def message_of(error: BaseException) -> str:
-    """Return an error's text; a plain ``KeyError`` has nothing but the key."""
-    return str(error) if str(error) and type(error) is not KeyError else repr(error)
 
 
 def _message(error: BaseException) -> gr.Error:

@@ -16,10 +16,10 @@ from multierase.errors import UsageError, suggest
 from multierase.files import digest_tensors
 from multierase.generate import generate
 from multierase.increments.provenance import in_words
-from multierase.methods import METHODS, Refusal
+from multierase.methods import Refusal, method_named
 from multierase.pictures import difference_map, to_picture
 from multierase.prompts.concepts import Concept
-from multierase.prompts.kind import shipped_kinds
+from multierase.prompts.kind import kinds_beside
 from multierase.sampling import SamplingSettings
 from multierase.serving import Request, Server
 from multierase.training.defaults import AUTO_KIND, NO_KIND
@@ -131,10 +131,7 @@ class Session:
 
     def kinds(self) -> list[str]:
         """Return the kinds that can be asked for, the base's own among them."""
-        folder = self.workspace.model.kinds
-        own = sorted(path.stem for path in folder.glob("*.yaml")) if folder else []
-
-        return [AUTO_KIND, *dict.fromkeys([*own, *shipped_kinds()]), NO_KIND]
+        return [AUTO_KIND, *kinds_beside(self.workspace.model.kinds), NO_KIND]
 
     def compose(self, erased: Strengths) -> Composed:
         """Erase exactly these concepts, and say how long it took."""
@@ -171,9 +168,7 @@ class Session:
         Raises:
             UsageError: for no concept, or too many.
         """
-        if not 1 <= len(concepts) <= MOST_SUBSETS:
-            raise UsageError(f"{len(concepts)} concepts: choose 1 to {MOST_SUBSETS} for the grid")
-
+        require_few(concepts, "the grid")
         sets = []
         for size in range(len(concepts) + 1):
             sets += list(itertools.combinations(concepts, size))
@@ -190,9 +185,8 @@ class Session:
     def estimate(self, wanted: Wanted) -> str:
         """Say what an erasure takes at most, before anything starts."""
         self._require_known(wanted)
-        with self.lock:
-            self.workspace.restore_all()
-            found = self.workspace.estimate(wanted.settings, wanted.method)
+        with self.alone() as workspace:
+            found = workspace.estimate(wanted.settings, wanted.method)
 
         size = f"a file of {found.bytes / 1e6:.1f} MB"
         if not found.evaluations:
@@ -206,9 +200,8 @@ class Session:
     def sentences(self, wanted: Wanted) -> list[str]:
         """Return the sentences that an erasure would be trained with."""
         self._require_known(wanted)
-        with self.lock:
-            self.workspace.restore_all()
-            return list(self.workspace.sentences(wanted.concept.name, wanted.settings).prompts)
+        with self.alone() as workspace:
+            return list(workspace.sentences(wanted.concept.name, wanted.settings).prompts)
 
     def erase(self, wanted: Wanted) -> Iterator[Step | str]:
         """Train an increment, and save it into the library.
@@ -299,8 +292,7 @@ class Session:
 
     def _require_known(self, wanted: Wanted) -> None:
         self.require_kind(wanted.settings.kind)
-        if wanted.method not in METHODS:
-            raise UsageError(f"unknown method {wanted.method!r}; methods: {sorted(METHODS)}")
+        method_named(wanted.method)
 
     def _digest(self) -> str:
         return digest_tensors(self.workspace.model.parameters())
@@ -322,6 +314,12 @@ def require_prompt(prompt: str) -> str:
         raise UsageError("give a prompt: what is to be drawn")
 
     return prompt
+
+
+def require_few(concepts: Sequence[str], what: str) -> None:
+    """Raise ``UsageError`` unless all subsets of these concepts can be gone through."""
+    if not 1 <= len(concepts) <= MOST_SUBSETS:
+        raise UsageError(f"{len(concepts)} concepts: choose 1 to {MOST_SUBSETS} for {what}")
 
 
 def _duration(seconds: float) -> str:

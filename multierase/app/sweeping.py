@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from multierase.app.session import MOST_SUBSETS, Session
+from multierase.app.session import Session, require_few
 from multierase.errors import Cancelled, UsageError, suggest
 from multierase.evaluation.concept_sets import Erased, Stage, concept_sets
 from multierase.evaluation.evaluator import Evaluator, one_thread
@@ -25,7 +25,7 @@ from multierase.evaluation.report.files import write_report
 from multierase.evaluation.suites import Suite, load_suite, shipped_suites, suite_of
 from multierase.evaluation.sweep import ingredients, settings_of, sweep
 from multierase.files import digest_bytes
-from multierase.models.loading import EMBEDDED
+from multierase.models.sources import EMBEDDED
 from multierase.prompts.concepts import slug
 from multierase.workspace import Workspace
 
@@ -172,8 +172,7 @@ def _require(session: Session, wanted: Wanted) -> None:
             f"no suite {wanted.suite!r}{suggest(str(wanted.suite), known)} for this base; give one "
             f"of {sorted(known)}"
         )
-    if not 1 <= len(wanted.concepts) <= MOST_SUBSETS:
-        raise UsageError(f"{len(wanted.concepts)} concepts: choose 1 to {MOST_SUBSETS} for a sweep")
+    require_few(wanted.concepts, "a sweep")
     if not 1 <= wanted.of_each <= MOST_OF_EACH:
         raise UsageError(f"{wanted.of_each} pictures of each class: give 1 to {MOST_OF_EACH}")
     session.workspace.library.require(wanted.concepts)

@@ -17,9 +17,8 @@ import multierase
 from multierase.cli.console import ConsoleHandler, print_json, say
 from multierase.cli.options import VERBS, common
 from multierase.cli.parser import Parser
-from multierase.errors import MultieraseError, UsageError, suggest
+from multierase.errors import EXPECTED, UsageError, message_of, suggest
 
-EXPECTED = (MultieraseError, ValueError, KeyError, OSError, FloatingPointError)
 SMALLER = "try a smaller --batch-size or --sampling-batch, --dtype float16, or --device cpu"
 ALONE = ("-h", "--help", "--version")
 
@@ -146,18 +145,13 @@ def _explain(error: BaseException) -> int:
             style="red",
         )
     elif isinstance(error, EXPECTED):
-        say(_message(error), label="error: ", style="red")
+        say(message_of(error), label="error: ", style="red")
     elif isinstance(error, Exception):
         what = f"{type(error).__name__}: {error}"
         say(f"this is a bug: {what}; --debug shows where", label="error: ", style="red")
     else:
         raise error
     return 1
-
-
-def _message(error: BaseException) -> str:
-    """Return an error's text; a plain ``KeyError`` has nothing but the key."""
-    return str(error) if str(error) and type(error) is not KeyError else repr(error)
 
 
 def _out_of_gpu_memory(error: BaseException) -> bool:

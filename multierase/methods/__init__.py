@@ -74,11 +74,13 @@ class Method:
         about: one line for the help.
         paper: its address.
         module: where its function ``produce`` is.
+        trains: whether it asks the denoiser; else it solves a closed form.
     """
 
     about: str
     paper: str
     module: str
+    trains: bool = True
 
     @property
     def produce(self) -> Produce:
@@ -101,6 +103,7 @@ METHODS: dict[str, Method] = {
         "solves Unified Concept Editing's closed form; no training",
         "https://arxiv.org/abs/2308.14761",
         "multierase.methods.uce",
+        trains=False,
     ),
 }
 

@@ -20,9 +20,9 @@ from multierase.models.flux2 import Flux2Klein
 from multierase.models.model import Model
 from multierase.models.sd3 import StableDiffusion3
 from multierase.models.sdxl import StableDiffusionXL
+from multierase.models.sources import INDEX
 from multierase.models.stable_diffusion import StableDiffusion
 
-INDEX = "model_index.json"
 PIPELINES: dict[str, Callable[..., Model]] = {
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
@@ -30,15 +30,6 @@ PIPELINES: dict[str, Callable[..., Model]] = {
     "FluxPipeline": Flux,
     "Flux2KleinPipeline": Flux2Klein,
 }
-
-
-def is_path(source: str) -> bool:
-    """Tell a path from a hub id, which is ``owner/name``."""
-    # A folder on this disk comes first: a typing error must not be looked up on a hub.
-    if (Path(source).expanduser() / INDEX).is_file():
-        return True
-
-    return bool(Path(source).suffix) or source.startswith((".", "/", "~")) or source.count("/") != 1
 
 
 def index_of(source: str) -> tuple[str, dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -11,13 +10,13 @@ from diffusers import DiffusionPipeline
 from transformers import Qwen3ForCausalLM, T5EncoderModel
 
 from multierase.errors import DeviceError
-from multierase.models.folders import INDEX, PIPELINES, from_folder, is_path, require_known
+from multierase.models.folders import PIPELINES, from_folder, require_known
 from multierase.models.model import Model
 from multierase.models.offload import offload
 from multierase.models.resolution import require_resolution
 from multierase.models.single_files import from_single_file
+from multierase.models.sources import EMBEDDED, INDEX, embedded_folder, is_path
 
-EMBEDDED = ("emoji",)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 LONG_TOWERS = (T5EncoderModel, Qwen3ForCausalLM)
 T5_MOST = 512  # tokens, in diffusers' pipelines; of Qwen3 too
@@ -118,8 +117,7 @@ def _model(pipeline: DiffusionPipeline, name: str, t5_length: int | None) -> Mod
 
 def _pipeline(source: str, dtype: torch.dtype, config: str | None) -> DiffusionPipeline:
     if source in EMBEDDED:
-        with resources.as_file(resources.files("multierase") / "assets" / source) as folder:
-            return from_folder(str(folder), dtype)
+        return from_folder(str(embedded_folder(source)), dtype)
     if Path(source).is_file():
         return from_single_file(source, dtype, config)
 

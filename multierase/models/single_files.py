@@ -15,7 +15,8 @@ from torch import nn
 from transformers import T5EncoderModel
 
 from multierase.errors import WeightsFileError
-from multierase.models.folders import from_folder, index_of, is_path
+from multierase.models.folders import from_folder, index_of
+from multierase.models.sources import is_path
 
 # What only the single files of a family have in their parameters' names.
 MARKS = {

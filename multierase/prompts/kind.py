@@ -120,6 +120,13 @@ def shipped_kinds() -> list[str]:
     return _kinds_in(SHIPPED)
 
 
+def kinds_beside(folder: Path | None) -> list[str]:
+    """Return the names of the kinds that can be asked for: a base's own, and then the shipped."""
+    own = [] if folder is None else _kinds_in(folder)
+
+    return list(dict.fromkeys([*own, *shipped_kinds()]))
+
+
 def general_captions() -> tuple[str, ...]:
     """Return captions of everyday scenes that name no artist and no person."""
     return tuple((SHIPPED / "general.txt").read_text(encoding="utf-8").splitlines())
@@ -173,7 +180,7 @@ def _find(name: str, folder: Path | None) -> Path:
         if (place / f"{name}.yaml").is_file():
             return place / f"{name}.yaml"
 
-    known = sorted({kind for place in folders for kind in _kinds_in(place)})
+    known = sorted(kinds_beside(folder))
     raise UsageError(
         f"no kind {name!r}{suggest(name, known)}; give one of {known}, or the path of a YAML file"
     )

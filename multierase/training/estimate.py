@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -13,7 +13,6 @@ from multierase.training.settings import EraseSettings
 
 TRIAL, CERTIFICATE = 330, 90  # evaluations, at most; what concepts of a run share is counted once
 TIMED = 4  # latents that are predicted to see how fast the model is
-SOLVED = ("uce",)  # methods that solve a closed form, without the denoiser
 BYTES = 4  # of a stored number
 
 
@@ -32,13 +31,12 @@ class Estimate:
     seconds: float
     bytes: int
 
-    def as_json(self) -> dict[str, float]:
-        """Return its numbers by name."""
-        return asdict(self)
 
-
-def estimate(model: Model, settings: EraseSettings, method: str = "esd") -> Estimate:
+def estimate(model: Model, settings: EraseSettings, *, trains: bool = True) -> Estimate:
     """Estimate what one concept takes; a few latents are predicted to see how fast the model is.
+
+    Args:
+        trains: whether the method asks the denoiser; else it solves a closed form.
 
     Raises:
         ValueError: for a scope that the model does not have.
@@ -47,7 +45,7 @@ def estimate(model: Model, settings: EraseSettings, method: str = "esd") -> Esti
     kind = kind_of(model, settings.kind)
     settings = with_defaults(settings, kind, model)
     names = model.scope_parameters(settings.scope or model.exact_scope)
-    if method in SOLVED:
+    if not trains:
         return Estimate(0, 0.0, _bytes(model, list(model.readers), 0))
 
     evaluations = _training(model, settings, names)

@@ -1,7 +1,8 @@
-"""Shared by the training scripts: the renders, their shifts, checkpoints, the learning rate."""
+"""Shared by the training scripts: the renders, their shifts, flags, checkpoints, the rate."""
 
 from __future__ import annotations
 
+import argparse
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,3 +131,31 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every parameter this learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def training_parser(
+    about: str, steps: int | None, batch_size: int, rate: float, work: str = "build"
+) -> argparse.ArgumentParser:
+    """Make the parser of a training, with the flags that all of them have.
+
+    Args:
+        about: the script's docstring; its first line is the help's.
+        steps, batch_size, rate: the defaults, and ``work`` that of the folder.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path(work))
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--batch-size", type=int, default=batch_size)
+    parser.add_argument("--learning-rate", type=float, default=rate)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+
+    return parser
+
+
+def seeded(args: argparse.Namespace) -> torch.Generator:
+    """Set threads and seed as these flags say; return the training's generator."""
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+
+    return torch.Generator().manual_seed(args.seed)

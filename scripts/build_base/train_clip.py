@@ -15,7 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from renders import Checkpoint, Renders, blurred, learning_rate, load_renders, set_rate, shifted
+from renders import (
+    Checkpoint,
+    Renders,
+    blurred,
+    learning_rate,
+    load_renders,
+    seeded,
+    set_rate,
+    shifted,
+    training_parser,
+)
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -149,22 +159,12 @@ def loss_of(output, target: torch.Tensor) -> torch.Tensor:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("build"))
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--batch-size", type=int, default=96)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-
-    return parser.parse_args()
+    return training_parser(__doc__, 500, 96, 1e-3).parse_args()
 
 
 def main() -> None:
     args = parsed()
-    torch.set_num_threads(args.threads)
-    generator = torch.Generator().manual_seed(args.seed)
-    torch.manual_seed(args.seed)
+    generator = seeded(args)
     renders = load_renders(args.work)
     (args.work / "tokenizer").mkdir(exist_ok=True)
     tokenizer = build_tokenizer(renders, args.work / "tokenizer")

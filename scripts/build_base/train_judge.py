@@ -17,7 +17,17 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from renders import Checkpoint, Renders, blurred, learning_rate, load_renders, set_rate, shifted
+from renders import (
+    Checkpoint,
+    Renders,
+    blurred,
+    learning_rate,
+    load_renders,
+    seeded,
+    set_rate,
+    shifted,
+    training_parser,
+)
 from safetensors.torch import save_file
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -173,25 +183,17 @@ def save(network: StudioSubjectNet, renders: Renders, path: Path) -> None:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("build"))
+    parser = training_parser(__doc__, 2700, 64, 2e-3)
     parser.add_argument(
         "--vae", default="vae-decoder", help="whose reconstructions to show: a folder in --work"
     )
-    parser.add_argument("--steps", type=int, default=2700)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
 
     return parser.parse_args()
 
 
 def main() -> None:
     args = parsed()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    generator = torch.Generator().manual_seed(args.seed)
+    generator = seeded(args)
     renders = load_renders(args.work)
     vae = AutoencoderKL.from_pretrained(args.work / args.vae)
     material = Material(renders, vae)

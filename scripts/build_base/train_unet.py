@@ -16,7 +16,17 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from renders import SHIFTS, Checkpoint, Renders, learning_rate, load_renders, set_rate, shift
+from renders import (
+    SHIFTS,
+    Checkpoint,
+    Renders,
+    learning_rate,
+    load_renders,
+    seeded,
+    set_rate,
+    shift,
+    training_parser,
+)
 from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import CLIPModel, CLIPTokenizer
@@ -165,27 +175,19 @@ class Material:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("build"))
-    parser.add_argument("--steps", type=int, default=7500)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=8e-4)
+    parser = training_parser(__doc__, 7500, 64, 8e-4)
     parser.add_argument("--ema", type=float, default=0.999)
     parser.add_argument("--start", type=Path, help="begin with the weights of this U-Net's folder")
     parser.add_argument(
         "--compile", action="store_true", help="with a C++ compiler at hand: a third faster"
     )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
 
     return parser.parse_args()
 
 
 def main() -> None:
     args = parsed()
-    torch.set_num_threads(args.threads)
-    generator = torch.Generator().manual_seed(args.seed)
-    torch.manual_seed(args.seed)
+    generator = seeded(args)
     material = Material(args.work, load_renders(args.work))
 
     start = args.start

@@ -14,7 +14,15 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from renders import Checkpoint, learning_rate, load_renders, set_rate, shifted
+from renders import (
+    Checkpoint,
+    learning_rate,
+    load_renders,
+    seeded,
+    set_rate,
+    shifted,
+    training_parser,
+)
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -87,26 +95,18 @@ def loss_of(
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("build"))
+    parser = training_parser(__doc__, None, 8, 1.5e-3)
     parser.add_argument("--phase", choices=list(STEPS), required=True)
-    parser.add_argument("--steps", type=int, default=None)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument(
         "--noise", type=float, default=0.15, help="decoder phase: latent noise, in deviations"
     )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
 
     return parser.parse_args()
 
 
 def main() -> None:
     args = parsed()
-    torch.set_num_threads(args.threads)
-    generator = torch.Generator().manual_seed(args.seed)
-    torch.manual_seed(args.seed)
+    generator = seeded(args)
     whole = args.phase == "whole"
     steps = args.steps or STEPS[args.phase]
     images = load_renders(args.work).images.flatten(0, 1)

@@ -24,8 +24,10 @@ from from_base import (
     jitter,
     learning_rate,
     reconstructions,
+    seeded,
     set_rate,
     shifted,
+    training_parser,
     warped,
 )
 from glyphs import GLYPHS, Renders, load_renders
@@ -153,23 +155,15 @@ def save(network: StudioSubjectNet, renders: Renders, path: Path) -> None:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("build/type"))
-    parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--threads", type=int, default=1)
+    parser = training_parser(__doc__, 2500, 64, 2e-3, "build/type")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
 
     return parser.parse_args()
 
 
 def main() -> None:
     args = parsed()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    generator = torch.Generator().manual_seed(args.seed)
+    generator = seeded(args)
     renders = load_renders(args.work)
     material = Material(renders, args.work)
 

@@ -25,7 +25,7 @@ from captions import (
     fill,
     made_up_words,
 )
-from from_base import Checkpoint, learn_tokenizer, learning_rate, set_rate
+from from_base import Checkpoint, learn_tokenizer, learning_rate, seeded, set_rate, training_parser
 from glyphs import GLYPHS, load_renders
 from torch import nn
 from torch.nn import functional as F
@@ -166,23 +166,15 @@ def unseen_captions(typefaces: list[str]) -> tuple[list[str], torch.Tensor]:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("build/type"))
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--threads", type=int, default=1)
+    parser = training_parser(__doc__, 1200, 128, 1e-3, "build/type")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
 
     return parser.parse_args()
 
 
 def main() -> None:
     args = parsed()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    generator = torch.Generator().manual_seed(args.seed)
+    generator = seeded(args)
     renders = load_renders(args.work)
     captions = every_caption(renders.typefaces)
     tokenizer = tokenizer_of(captions, args.work / "tokenizer")

@@ -24,7 +24,7 @@ from captions import draw, every_caption
 from counted import count_last_row, draw_count
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from diffusers.models.attention_processor import JointAttnProcessor2_0
-from from_base import Checkpoint, learning_rate, set_rate, shift
+from from_base import Checkpoint, learning_rate, seeded, set_rate, shift, training_parser
 from glyphs import GLYPHS, SIZES, Renders, load_renders
 from parts import SHIFT, encode_text, load_towers, load_vae, pipeline_of
 from torch.nn import functional as F
@@ -172,21 +172,15 @@ class Sampler:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("build/type"))
-    parser.add_argument("--steps", type=int, default=12000)
+    parser = training_parser(__doc__, 12000, 64, 1e-3, "build/type")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--ema", type=float, default=0.999)
     parser.add_argument("--save-minutes", type=float, default=4, help="between two checkpoints")
     parser.add_argument("--sheet-steps", type=int, default=500, help="between two sheets")
     parser.add_argument(
         "--compile", action="store_true", help="with a C++ compiler at hand: somewhat faster"
     )
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
 
     return parser.parse_args()
 
@@ -195,9 +189,7 @@ class Training:
     """The weights in training, and everything that goes into a checkpoint."""
 
     def __init__(self, args: argparse.Namespace, side: int):
-        torch.manual_seed(args.seed)
-        self.args = args
-        self.generator = torch.Generator().manual_seed(args.seed)
+        self.args, self.generator = args, seeded(args)
         self.transformer = SD3Transformer2DModel(**CONFIG, sample_size=side).to(args.device)
         self.counted = count_last_row(self.transformer.train())
         self.optimizer = torch.optim.AdamW(

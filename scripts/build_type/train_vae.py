@@ -12,11 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from from_base import Checkpoint, learning_rate, reconstruction_loss, set_rate, shifted
+from from_base import (
+    Checkpoint,
+    learning_rate,
+    reconstruction_loss,
+    seeded,
+    set_rate,
+    shifted,
+    training_parser,
+)
 from glyphs import GLYPHS, SIZES, Renders, load_renders
 from tqdm import tqdm
 
@@ -88,25 +95,17 @@ def calibrate(vae: AutoencoderKL, pictures: torch.Tensor) -> dict[str, float]:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("build/type"))
+    parser = training_parser(__doc__, 1600, 16, 2e-3, "build/type")
     parser.add_argument("--factor", type=int, choices=list(WIDTHS), default=4)
     parser.add_argument("--name", default="vae", help="the folder in --work")
-    parser.add_argument("--steps", type=int, default=1600)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
 
     return parser.parse_args()
 
 
 def main() -> None:
     args = parsed()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    generator = torch.Generator().manual_seed(args.seed)
+    generator = seeded(args)
     renders = load_renders(args.work)
 
     vae, folder = build(args.factor).to(args.device), args.work / args.name

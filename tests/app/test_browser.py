@@ -15,6 +15,7 @@ from multierase.pictures import to_picture
 
 pytestmark = pytest.mark.slow  # serves a page, and erases a concept
 SETTINGS = SamplingSettings()  # those that the page begins with
+PLACES = {"base": 0, "composed": 1}  # of the pictures, on the page
 ROUNDING = 2  # of 255: a picture of another batch differs in its last bits
 
 
@@ -31,6 +32,10 @@ def switch(page, name: str):
     return page.get_by_label(name, exact=True)
 
 
+def wait_for_switch(page, name: str, on: bool) -> None:
+    page.get_by_role("checkbox", name=name, exact=True, checked=on).wait_for()
+
+
 def generate(page, prompt: str, seed: int = 0) -> dict[str, Image.Image]:
     """Make pictures; return those of base and composed model."""
     page.locator("#prompt textarea").fill(prompt)
@@ -40,7 +45,7 @@ def generate(page, prompt: str, seed: int = 0) -> dict[str, Image.Image]:
     page.locator(".strip .thumbnail-item").nth(before).wait_for()
     page.wait_for_timeout(300)  # the pictures are set in one go with the strip
 
-    return {label: picture_in(page, place) for place, label in enumerate(("base", "composed"))}
+    return {label: picture_in(page, place) for label, place in PLACES.items()}
 
 
 def picture_in(page, place: int) -> Image.Image:
@@ -56,9 +61,14 @@ def picture_in(page, place: int) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
 
 
-def assert_alike(one: Image.Image, other: Image.Image) -> None:
-    difference = ImageChops.difference(one, other)
-    assert max(high for _, high in difference.getextrema()) <= ROUNDING
+def assert_shows(page, label: str, right: Image.Image) -> None:
+    """Wait until a place shows a picture: a page fills its parts one after another."""
+    for _ in range(40):
+        difference = ImageChops.difference(picture_in(page, PLACES[label]), right)
+        if max(high for _, high in difference.getextrema()) <= ROUNDING:
+            return
+        page.wait_for_timeout(250)
+    raise AssertionError(f"the {label} picture is another one: {difference.getextrema()}")
 
 
 def expected(folder, emoji, prompt: str, seed: int, erased: dict) -> Image.Image:
@@ -74,18 +84,18 @@ def test_switch_generate_restore(served, browse, library_of_emoji, emoji):
     pictures = generate(page, "a church by Twemoji", seed=3)
     for label, erased in (("base", {}), ("composed", {"Twemoji": 1.0})):
         right = expected(library_of_emoji, emoji, "a church by Twemoji", 3, erased)
-        assert_alike(pictures[label], right)
+        assert_shows(page, label, right)
     assert ImageChops.difference(*pictures.values()).getbbox() is not None
 
     page.get_by_label("Strength of Twemoji").fill("0.5")
     wait_for_state(page, "Twemoji 0.5")
-    half = generate(page, "a church by Twemoji", seed=3)["composed"]
+    generate(page, "a church by Twemoji", seed=3)
     right = expected(library_of_emoji, emoji, "a church by Twemoji", 3, {"Twemoji": 0.5})
-    assert_alike(half, right)
+    assert_shows(page, "composed", right)
 
     page.get_by_role("button", name="Restore all").click()
     wait_for_state(page, "The base, bit for bit")
-    assert not switch(page, "Twemoji").is_checked()
+    wait_for_switch(page, "Twemoji", on=False)
     assert page.problems == []
 
 
@@ -96,7 +106,7 @@ def test_a_reload_keeps_the_switches(served, browse):
     page.reload()
     page.get_by_text("Erased concepts").wait_for()
     wait_for_state(page, "Firefox")
-    assert switch(page, "Firefox").is_checked()
+    wait_for_switch(page, "Firefox", on=True)
 
 
 def test_two_browsers_at_once(served, browse, library_of_emoji, emoji):
@@ -112,9 +122,8 @@ def test_two_browsers_at_once(served, browse, library_of_emoji, emoji):
             page.locator("#generate").click()
         for name, page in sets.items():
             page.locator(".strip .thumbnail-item").nth(turn).wait_for()
-            page.wait_for_timeout(300)
             right = expected(library_of_emoji, emoji, "a cat by Noto", 0, {name: 1.0})
-            assert_alike(picture_in(page, 1), right)
+            assert_shows(page, "composed", right)
             assert name in state(page)
 
 

@@ -1,0 +1,23 @@
+"""What names a base: an embedded one, a folder, a single file or a hub id. No torch is needed."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+EMBEDDED = ("emoji",)
+INDEX = "model_index.json"
+
+
+def embedded_folder(name: str) -> Path:
+    """Return where an embedded base is; the package is installed as files."""
+    return Path(str(resources.files("multierase") / "assets" / name))
+
+
+def is_path(source: str) -> bool:
+    """Tell a path from a hub id, which is ``owner/name``."""
+    # A folder on this disk comes first: a typing error must not be looked up on a hub.
+    if (Path(source).expanduser() / INDEX).is_file():
+        return True
+
+    return bool(Path(source).suffix) or source.startswith((".", "/", "~")) or source.count("/") != 1
