@@ -105,6 +105,41 @@ METHODS: dict[str, Method] = {
         "multierase.methods.uce",
         trains=False,
     ),
+    "rece": Method(
+        "solves RECE's closed form, UCE and then what still calls the concept up; no training",
+        "https://arxiv.org/abs/2407.12383",
+        "multierase.methods.rece",
+        trains=False,
+    ),
+    "mace": Method(
+        "solves MACE's closed-form refinement of the words around a concept; no training",
+        "https://arxiv.org/abs/2403.06135",
+        "multierase.methods.mace",
+        trains=False,
+    ),
+    "speed": Method(
+        "solves SPEED's closed form in the null space of what is kept; no training",
+        "https://arxiv.org/abs/2503.07392",
+        "multierase.methods.speed",
+        trains=False,
+    ),
+    "oce": Method(
+        "turns attention's values by Orthogonal Concept Erasure's closed form; no training",
+        "https://arxiv.org/abs/2605.28902",
+        "multierase.methods.oce",
+        trains=False,
+    ),
+    "double-projection": Method(
+        "solves Double Projections' closed form beside what is kept; no training",
+        "https://arxiv.org/abs/2604.10032",
+        "multierase.methods.double_projection",
+        trains=False,
+    ),
+    "task-vector": Method(
+        "fine-tunes towards a concept and takes the opposite",
+        "https://arxiv.org/abs/2212.04089",
+        "multierase.methods.task_vector",
+    ),
 }
 
 

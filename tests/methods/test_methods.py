@@ -27,7 +27,8 @@ def test_every_method_has_a_paper_and_says_what_it_does(tiny, quick):
         increment = erase(tiny, "Noto", quick, method=name)
         assert increment.provenance.method == name
         assert increment.norm() > 0
-        assert set(increment.deltas) == set(tiny.scope_parameters(increment.provenance.scope))
+        # Some edit the values of attention alone.
+        assert set(increment.deltas) <= set(tiny.scope_parameters(increment.provenance.scope))
 
 
 def test_the_table_needs_no_torch():
