@@ -14,6 +14,8 @@ BENCHMARKS = ROOT / "benchmarks"
 SHARED = {
     "drawing",
     "harness",
+    "merging",
+    "peer_tables",
     "peft_adapters",
     "projecting",
     "sd14",
