@@ -17,7 +17,9 @@ class UNetModel(Model):
     parametrisation = "epsilon"
 
     def sampler(self, steps: int) -> Sampler:
-        scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
+        # Of the noise, whatever the checkpoint predicts: steps are given what `predict` returns.
+        config = self.pipeline.scheduler.config
+        scheduler = DDIMScheduler.from_config(config, prediction_type=self.parametrisation)
         require_steps(steps, scheduler.config.num_train_timesteps)
         scheduler.set_timesteps(steps, device=self.device)
 

@@ -64,8 +64,9 @@ class ModelContract:
 
     @staticmethod
     def scheduler(model, steps: int):
-        """Return the scheduler whose steps the sampler is to take."""
-        scheduler = DDIMScheduler.from_config(model.pipeline.scheduler.config)
+        """Return the scheduler whose steps the sampler is to take, of the noise."""
+        config = model.pipeline.scheduler.config
+        scheduler = DDIMScheduler.from_config(config, prediction_type="epsilon")
         scheduler.set_timesteps(steps)
         return scheduler
 
