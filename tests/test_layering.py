@@ -17,7 +17,7 @@ prompts prompts.lists prompts.wording prompts.kind emoji prompts.concepts
 models models.scopes models.conditioning models.text models.guidance models.model models.unet
 models.flow models.resolution models.stable_diffusion models.sdxl models.sd3 models.flux
 models.flux2 models.offload models.sources models.folders models.single_files models.loading
-models.weights
+models.weights models.soft_text models.latents
 increments increments.provenance increments.fingerprint increments.container increments.layout
 increments.header increments.value increments.compression increments.format increments.hub
 increments.library
@@ -30,8 +30,10 @@ training.objectives
 training.stopping training.examples
 training.estimate training.closed_form training.delta training.erasure training.watching
 training.checkpoint
-training.loop
-methods methods.fine_tuning methods.esd methods.sepme methods.uce
+training.loop training.adversary
+methods methods.fine_tuning methods.esd methods.sepme methods.closed methods.uce methods.rece
+methods.mace methods.speed methods.oce methods.double_projection
+methods.task_vector
 composer generate pictures interop interop.original_names interop.original
 interop.naming interop.outgoing interop.metadata interop.pipeline interop.targets
 interop.targets.kohya interop.targets.diff interop.targets.diffusers interop.targets.hub
@@ -40,16 +42,22 @@ interop.sources.refused interop.sources.folder interop.sources.esd
 interop.sources.concept_ablation interop.sources.full interop.sources.bare
 interop.sources.low_rank interop.sources.mace interop.sources.kohya interop.sources.peft
 interop.sources.choice interop.differences interop.parts interop.projecting interop.importing
-workspace serving
-evaluation evaluation.experiment evaluation.concept_sets evaluation.cases evaluation.suites
+workspace serving interop.eval_unlearn
+evaluation evaluation.attacks evaluation.experiment evaluation.concept_sets evaluation.cases
+evaluation.suites
 evaluation.weights evaluation.statistics
 evaluation.pairs evaluation.pairs.study evaluation.pairs.answers evaluation.pairs.summary
-evaluation.judges evaluation.judges.emoji
+evaluation.judges evaluation.judges.emoji evaluation.attacks.attack
+evaluation.attacks.unlearn_diff evaluation.attacks.p4d evaluation.attacks.ring_a_bell
+evaluation.attacks.inversion evaluation.attacks.relearning evaluation.attacks.noised
+evaluation.attacks.random_tokens evaluation.attacks.run
 evaluation.judges.clip evaluation.judges.classifiers evaluation.judges.nudity evaluation.measures
-evaluation.observations evaluation.instruments evaluation.erasers evaluation.evaluator
+evaluation.observations evaluation.instruments evaluation.attacks.asking evaluation.erasers
+evaluation.evaluator
 evaluation.reference evaluation.executors evaluation.executors.executor
 evaluation.executors.processes evaluation.executors.ray evaluation.executors.choice
-evaluation.database evaluation.store evaluation.report evaluation.report.rows evaluation.sweep
+evaluation.database evaluation.store evaluation.report
+evaluation.report.attacked evaluation.report.rows evaluation.sweep evaluation.attacks.campaign
 evaluation.evaluate evaluation.report.tables evaluation.report.html evaluation.report.files
 demo doctor
 app app.session app.looking app.sweeping app.exchanging app.studying app.curve app.plainly
@@ -57,7 +65,7 @@ app.parts app.compose app.erase app.look app.exchange app.pairs app.page
 cli cli.third_parties cli.flags cli.option_groups cli.options_evaluation cli.options_tools
 cli.options cli.completion cli.console cli.parser
 cli.requests cli.verbs cli.verbs.doctor cli.verbs.completion cli.verbs.library cli.verbs.erase
-cli.verbs.pictures cli.verbs.evaluate
+cli.verbs.pictures cli.verbs.evaluate cli.verbs.attack
 cli.verbs.certify cli.verbs.exchange
 cli.verbs.demo cli.verbs.app cli.main
 __main__

@@ -7,7 +7,12 @@ from dataclasses import dataclass, replace
 
 from multierase.cli.flags import Option, one_of, settings_options
 from multierase.cli.option_groups import base, composition, keep_file, library, solve
-from multierase.cli.options_evaluation import evaluate_options, report_options, sweep_options
+from multierase.cli.options_evaluation import (
+    attack_options,
+    evaluate_options,
+    report_options,
+    sweep_options,
+)
 from multierase.cli.options_tools import (
     completion_options,
     doctor_options,
@@ -324,6 +329,12 @@ VERBS = {
         "evaluate",
         sweep_options,
         "multierase sweep --suite studios --library lib --sets pairs --database sweep.db",
+    ),
+    "attack": Verb(
+        "attack an erased concept, and the base beside it",
+        "attack",
+        attack_options,
+        "multierase attack Noto --library lib --attack ring-a-bell noised",
     ),
     "report": Verb(
         "write sweeps as a page to look at, and as tables",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from multierase.cli.flags import Option, one_of
 from multierase.cli.option_groups import base, keep_file, solve
 
+CHANGING = ("increments", "uce")  # ways that change weights and need no more than their name
+
 
 def _experiment() -> list[Option]:
     """What ``evaluate`` and ``sweep`` have in common."""
@@ -60,6 +62,28 @@ def _experiment() -> list[Option]:
             "real pictures, a folder or .npz, for one more Fréchet distance",
             type=str | None,
         ),
+        *_attacks(),
+    ]
+
+
+def _attacks() -> list[Option]:
+    from multierase.evaluation.attacks import ATTACKS, BudgetName
+
+    return [
+        Option(
+            "--attack",
+            "attacks on each erased concept; multierase attack describes them",
+            type=one_of(tuple(ATTACKS)),
+            several=True,
+        ),
+        Option(
+            "--budget",
+            "what an attack may spend: minutes on a CPU, or as published",
+            type=BudgetName,
+            default="quick",
+        ),
+        Option("--attack_cases", "how many of a concept's cases to attack", type=int, default=8),
+        Option("--attack_seed", "seed of the attacks", type=int, default=0),
     ]
 
 
@@ -83,6 +107,31 @@ def evaluate_options() -> list[Option]:
         Option(
             "--database",
             "keep the verdicts in this SQLite file; with one method only",
+            type=str | None,
+            metavar="FILE",
+        ),
+    ]
+
+
+def attack_options() -> list[Option]:
+    from multierase.evaluation.attacks import ATTACKS
+
+    described = "; ".join(f"{name}: {attack.about}" for name, attack in ATTACKS.items())
+    experiment = [option for option in _experiment() if option.key != "attack"]
+    return [
+        Option("concept", "the erased concept to attack"),
+        Option("--beside", "concepts that are erased too", several=True, metavar="NAME"),
+        Option(
+            "--attack",
+            f"by default all; {described}",
+            type=one_of(tuple(ATTACKS)),
+            several=True,
+        ),
+        Option("--method", "way to erase", type=one_of(CHANGING), default="increments"),
+        *experiment,
+        Option(
+            "--database",
+            "keep the verdicts in this SQLite file; the same command goes on where it stopped",
             type=str | None,
             metavar="FILE",
         ),

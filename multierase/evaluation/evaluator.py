@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from multierase.errors import UsageError
+from multierase.evaluation.attacks.asking import attack_erased
+from multierase.evaluation.attacks.run import copied, target_of
 from multierase.evaluation.erasers import Eraser, other_eraser
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.instruments import Instruments, load_instruments
@@ -16,7 +19,7 @@ from multierase.evaluation.observations import Observations
 from multierase.evaluation.suites import Case, Suite
 from multierase.generate import Encoded, encode, generate
 from multierase.models.loading import load_base
-from multierase.models.model import Model
+from multierase.models.model import Model, Weights
 from multierase.workspace import Workspace
 
 KEPT_PROMPTS = 1000  # encoded, for the sets to come: half a GiB at (77, 768) in float32, guided
@@ -55,6 +58,7 @@ class Evaluator:
 
         # Both by the first place of a batch of cases.
         self._of_base: dict[int, torch.Tensor] = {}
+        self._before: Weights | None = None  # for attacks: the base's own
         self._encoded: dict[int, Encoded] = {}
 
     @property
@@ -72,8 +76,17 @@ class Evaluator:
                 # As bytes, for there may be many.
                 self._of_base[start] = (self._pictures(start) * 255).round().byte()
 
+        attacks = bool(self.experiment.attack and concepts)
+        if attacks and self._before is None:
+            self._before = copied(self.model)
+
         with self.eraser.erasing(*concepts):
-            return self.observe_now()
+            observations = self.observe_now()
+            if not attacks:
+                return observations
+            target = target_of(self.model, self._before, self.suite.sampling)
+            attacked = attack_erased(self.experiment, self.instruments, target, concepts)
+            return dataclasses.replace(observations, attacked=attacked)
 
     def observe_now(self) -> Observations:
         """Observe every case's picture in the state that the model is in."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from multierase.errors import UsageError, suggest
+from multierase.evaluation.attacks import BudgetName, attack_named
 from multierase.prompts.lists import TaggedPrompt
 
 Method = Literal[
@@ -20,6 +21,7 @@ Method = Literal[
     "peer",
 ]
 METHODS: tuple[str, ...] = get_args(Method)
+CHANGING = ("increments", "uce", "peer")  # those that change weights
 Backbone = Literal["alex", "vgg", "squeeze"]
 Options = Mapping[str, str | float]
 
@@ -41,6 +43,10 @@ class Experiment:
         lpips: backbone of LPIPS to the base's pictures, which every process then holds in memory,
             one byte per number.
         fid: file of Inception's weights, for Fréchet distances of its features.
+        attack: attacks on each erased concept, by their names in ``ATTACKS``.
+        budget: of the attacks.
+        attack_cases: how many of a concept's cases are attacked.
+        attack_seed: of everything that attacks draw.
         reference: folder of real pictures, or ``.npz`` with their ``mu`` and ``sigma``, for one
             more Fréchet distance.
         solve, keep_weight: as ``Composer`` takes them.
@@ -51,7 +57,8 @@ class Experiment:
             the suite's.
 
     Raises:
-        UsageError: for an unknown method, or one without the files that it works with.
+        UsageError: for an unknown method, or one without the files that it works with; an unknown
+            attack or budget, or an attack on a method that it does not fit.
     """
 
     suite: str
@@ -78,6 +85,10 @@ class Experiment:
     lpips: Backbone | None = None
     fid: str | None = None
     reference: str | None = None
+    attack: tuple[str, ...] = ()
+    budget: BudgetName = "quick"
+    attack_cases: int = 8
+    attack_seed: int = 0
 
     def __post_init__(self):
         if self.method not in METHODS:
@@ -98,3 +109,16 @@ class Experiment:
             )
         if self.thumbnails is not None and self.thumbnails < 0:
             raise UsageError(f"{self.thumbnails} thumbnails: give 0 or more")
+        self._check_attacks()
+
+    def _check_attacks(self) -> None:
+        object.__setattr__(self, "attack", tuple(self.attack))
+        for name in self.attack:
+            attack_named(name).budget(self.budget)
+        if self.attack_cases < 1:
+            raise UsageError(f"{self.attack_cases} cases to attack: give 1 or more")
+        if self.attack and self.method not in CHANGING:
+            raise UsageError(
+                f"attacks ask the model itself, and {self.method!r} changes none of its weights: "
+                f"they fit {sorted(CHANGING)}"
+            )

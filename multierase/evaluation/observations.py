@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from multierase.evaluation.attacks.run import Attacked
 from multierase.evaluation.statistics import Gaussian, feature_distances, frechet_distance
 from multierase.evaluation.suites import Suite
 from multierase.pictures import to_picture
@@ -26,7 +27,7 @@ class Observations:
     ``seen``: by kind of label a class for each case. ``features``: ``(n, f)`` of the judge,
     ``None`` if it has none. ``thumbnails``: small pictures by case number. ``counts``,
     ``measures``: by name a number for each case. ``frechet_features``: only if they are not the
-    judge's own.
+    judge's own. ``attacked``: what attacks on the erased concepts came to.
     """
 
     seen: Mapping[str, Sequence[str]]
@@ -35,6 +36,7 @@ class Observations:
     counts: Mapping[str, Sequence[int]] = field(default_factory=dict)
     measures: Mapping[str, Sequence[float]] = field(default_factory=dict)
     frechet_features: np.ndarray | None = None
+    attacked: Sequence[Attacked] = ()
 
     @classmethod
     def join(cls, parts: Sequence[Observations]) -> Observations:

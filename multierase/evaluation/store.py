@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from multierase.errors import DatabaseError
+from multierase.evaluation.attacks.run import Attacked
 from multierase.evaluation.cases import Case
 from multierase.evaluation.concept_sets import Erased, Stage
 from multierase.evaluation.database import Database
@@ -24,7 +25,7 @@ from multierase.evaluation.statistics import Gaussian
 from multierase.evaluation.suites import Suite
 from multierase.files import plain
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LONGEST_SHOWN = 100  # characters of a setting, in a message
 TABLES = (
     "CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -42,6 +43,10 @@ TABLES = (
     """CREATE TABLE thumbnails (
     erased TEXT NOT NULL, case_number INTEGER NOT NULL, webp BLOB NOT NULL,
     PRIMARY KEY (erased, case_number))""",
+    """CREATE TABLE attacked (
+    erased TEXT NOT NULL, attack TEXT NOT NULL, concept TEXT NOT NULL,
+    case_number INTEGER NOT NULL, verdict TEXT NOT NULL,
+    PRIMARY KEY (erased, attack, concept, case_number)) WITHOUT ROWID""",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
 COLUMNS = ("features", "frechet_features")
@@ -214,11 +219,16 @@ class Store:
 
         distances = (outcome.frechet_distance, outcome.reference_distance)
         pictures = [(key, *_picture_row(number, one)) for number, one in outcome.pictures.items()]
+        attacked = []
+        for verdict in observations.attacked:
+            own = (verdict.attack, verdict.concept, verdict.number)
+            attacked.append((key, *own, json.dumps(verdict.as_json())))
         small = [(key, number, data) for number, data in observations.thumbnails.items()]
         with self.database.transaction() as connection:
             connection.execute("INSERT INTO sets VALUES (?, ?, ?)", (key, *distances))
             connection.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?)", pictures)
             connection.executemany("INSERT INTO thumbnails VALUES (?, ?, ?)", small)
+            connection.executemany("INSERT INTO attacked VALUES (?, ?, ?, ?, ?)", attacked)
             if not erased:
                 _write_features(connection, suite, observations)
 
@@ -263,6 +273,20 @@ class Store:
             )
 
         return Outcome(pictures, *map(self._number, distances))
+
+    def attacked(self, erased: Erased) -> list[Attacked]:
+        """Return what attacks on one finished set came to."""
+        found = []
+        for (verdict,) in self.rows(
+            "SELECT verdict FROM attacked WHERE erased = ? ORDER BY concept, attack, case_number",
+            json.dumps(erased),
+        ):
+            try:
+                found.append(Attacked.from_json(self._decoded(verdict, dict)))
+            except (TypeError, KeyError) as error:
+                raise self._damaged(verdict) from error
+
+        return found
 
     def _erased(self, text: str) -> Erased:
         return tuple(map(str, self._decoded(text, list)))

@@ -97,6 +97,19 @@ def settings_of(experiment: Experiment, instruments: Instruments) -> dict:
         "reference": None if reference is None else reference_digest(reference),
         "version": multierase.__version__,
         "method": method_name(experiment),
+        **_attacks_of(experiment),
+    }
+
+
+def _attacks_of(experiment: Experiment) -> dict:
+    if not experiment.attack:
+        return {}
+
+    return {
+        "attack": list(experiment.attack),
+        "budget": experiment.budget,
+        "attack_cases": experiment.attack_cases,
+        "attack_seed": experiment.attack_seed,
     }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from multierase.errors import ConceptRefused
 from multierase.increments.value import Increment
@@ -11,6 +13,7 @@ from multierase.models.model import Model
 from multierase.models.weights import require_free
 from multierase.prompts.concepts import Concept
 from multierase.prompts.lists import not_about
+from multierase.training.adversary import adversarial, searchable, with_found
 from multierase.training.checkpoint import checkpoint_path
 from multierase.training.loop import require_one_run, train
 from multierase.training.plan import Objective, Plan, Planner
@@ -41,29 +44,60 @@ def produce(
     for plans, _ in groups:
         if plans:
             require_one_run(plans, order.simultaneous)
+        for plan in plans if planner.settings.robust else ():
+            searchable(model, plan)
 
     for plans, refusals in groups:
         yield from refusals
         if not plans:
             continue
 
-        path = None
-        if order.checkpoints is not None:
-            path = checkpoint_path(order.checkpoints, [plan.concept.name for plan in plans])
-        yield from train(
-            model,
-            plans,
-            method,
-            simultaneous=order.simultaneous,
-            checkpoint=path,
-            resume=order.resume,
-            progress=order.progress,
-            watch=order.watch,
-        )
+        names = [plan.concept.name for plan in plans]
+        paths: list[Path | None] = []
+        for number in range(planner.settings.robust + 1):
+            path = None
+            if order.checkpoints is not None:
+                path = checkpoint_path(order.checkpoints, names, number)
+            paths.append(path)
+            increments = train(
+                model,
+                plans,
+                method,
+                simultaneous=order.simultaneous,
+                checkpoint=path,
+                resume=order.resume,
+                progress=order.progress,
+                watch=order.watch,
+            )
+            if number < planner.settings.robust:
+                plans = _harder(planner, order, plans, increments)
+        yield from increments
 
         # The caller saves each result before it asks for the next one.
-        if path is not None:
-            path.unlink(missing_ok=True)
+        for path in paths:
+            if path is not None:
+                path.unlink(missing_ok=True)
+
+
+def _harder(
+    planner: Planner, order: Order, plans: Sequence[Plan], increments: Sequence[Increment]
+) -> list[Plan]:
+    """Return the plans with sentences that the increments do not erase yet.
+
+    Each begins anew, with the cost of what was before.
+    """
+    together = [plan.concept.name for plan in plans] if order.simultaneous else []
+    harder = []
+    for plan, increment in zip(plans, increments, strict=True):
+        found = adversarial(planner.model, plan, increment, planner.settings.seed)
+        keep = not_about(order.keep, plan.concept.name, *together)
+        planned = planner.plan(with_found(plan.concept, found), keep, together)
+        cost = increment.provenance.cost
+        before = cost.evaluations if cost else 0
+        spent = planned.spent + before + found.evaluations
+        harder.append(replace(planned, spent=spent, given=plan.given))
+
+    return harder
 
 
 def _groups(planner: Planner, order: Order) -> list[Sequence[Concept]]:

@@ -22,12 +22,17 @@ SUFFIX = ".partial"
 logger = logging.getLogger(__name__)
 
 
-def checkpoint_path(folder: str | Path, concepts: Sequence[str]) -> Path:
-    """Return where the checkpoint of a run that erases these concepts is kept."""
+def checkpoint_path(folder: str | Path, concepts: Sequence[str], number: int = 0) -> Path:
+    """Return where the checkpoint of a run that erases these concepts is kept.
+
+    Args:
+        number: of the round, where a run has several.
+    """
     # By the concepts, so that another run never resumes from this one's state.
     digest = digest_bytes("/".join(concepts), length=8)
+    again = f"-{number}" if number else ""
 
-    return Path(folder) / f"{slug(concepts[0])}-{len(concepts)}-{digest}{SUFFIX}"
+    return Path(folder) / f"{slug(concepts[0])}-{len(concepts)}-{digest}{again}{SUFFIX}"
 
 
 def save_checkpoint(erasures: Sequence[Erasure], path: Path) -> None:

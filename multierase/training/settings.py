@@ -81,6 +81,8 @@ class EraseSettings:
         tolerance: directions of the concept with a singular value below this share of the largest
             are not used.
         ridge: ridge of the separation from the known prompts, in units of their mean variance.
+        robust: rounds in which sentences that still call the concept up are searched, and trained
+            with. Each round takes about as long as the erasure again.
         seed: seed of everything random.
 
     Raises:
@@ -116,6 +118,7 @@ class EraseSettings:
     known: bool = True
     tolerance: float = 0.05
     ridge: float = 1e-3
+    robust: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -144,6 +147,8 @@ class EraseSettings:
             if rate is not None and not (math.isfinite(rate) and rate > 0):
                 yield f"{name} is {rate}, give a positive number"
 
+        if self.robust < 0:
+            yield f"robust is {self.robust}, give a number of rounds, or 0 for none"
         if self.rank is not None and self.rank < 0:
             yield f"rank is {self.rank}, give 1 or more, or 0 for all numbers"
         if not 0 <= self.momentum < 1:

@@ -13,7 +13,7 @@ from stand_ins import STAND_INS
 
 from multierase import EraseSettings, Workspace, load_increment
 from multierase.methods import Refusal, as_concepts
-from multierase.training import defaults, trial
+from multierase.training import adversary, defaults, trial
 from multierase.workspace import Trained
 
 DEFAULT_KIND = defaults.DEFAULT_KIND  # before the tests' own conftest takes it away
@@ -59,6 +59,7 @@ def erased_once(tmp_path_factory) -> dict[object, Path]:
 def stand_ins(hub_ids, erased_once, tmp_path_factory, monkeypatch) -> None:
     """Put tiny pipelines in place of hub ids, and give an erasure that was made before again."""
     monkeypatch.setattr(defaults, "DEFAULT_KIND", DEFAULT_KIND)
+    monkeypatch.setattr(adversary, "STEPS", 2)
 
     for name in ("from_pretrained", "load_config"):
         plain = getattr(diffusers.DiffusionPipeline, name).__func__

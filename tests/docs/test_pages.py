@@ -29,6 +29,7 @@ NOT_RUN = {
 
 # What a command is given beside its own flags, so that it takes seconds.
 QUICKLY = {
+    "attack": ("--inference-steps", "1", "--attack-cases", "1", "--attack", "random"),
     "evaluate": ("--inference-steps", "1"),
     "sweep": ("--inference-steps", "1", "--workers", "1"),
 }

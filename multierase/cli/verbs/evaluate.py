@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from multierase.cli.console import counted, next_step, print_table, say
+from multierase.cli.console import counted, next_step, percent, print_table, say
 from multierase.cli.requests import announce, listed_in
 from multierase.errors import UsageError
 from multierase.evaluation.concept_sets import concept_sets
@@ -75,13 +75,17 @@ def print_sweep(report: dict) -> None:
 
     rows = report["rows"]
     # A stage of an order is named by its event: two stages may have the same concepts erased.
-    cells = [(row["event"] or name_of(row), *shown(row)) for row in rows[:MOST_ROWS]]
+    attacks = list(dict.fromkeys(name for row in rows for name in row["attacks"]))
+    cells = []
+    for row in rows[:MOST_ROWS]:
+        found = [row["attacks"].get(name, {}).get("broken", {}).get("value") for name in attacks]
+        cells.append((row["event"] or name_of(row), *map(percent, found), *shown(row)))
     shown_of_all = f", the first {MOST_ROWS}" if len(rows) > MOST_ROWS else ""
     print_table(
         f"{counted(len(rows), 'set')}{shown_of_all}; {report['judge']}",
-        ("erased", *TITLES),
+        ("erased", *(f"under {name}" for name in attacks), *TITLES),
         cells,
-        needed=NEEDED,
+        needed=NEEDED + len(attacks),
     )
     say(f"wrote {report['database']}: {counted(len(rows), 'set')}")
     next_step("report", report["database"], "--out", "report")

@@ -9,14 +9,32 @@ from dataclasses import dataclass, field
 from multierase.errors import DatabaseError
 from multierase.evaluation.concept_sets import Erased
 from multierase.evaluation.observations import Comparison, Observations, Outcome, Picture
+from multierase.evaluation.report.attacked import attack_table, by_attack
 from multierase.evaluation.statistics import Gaussian, Share, harmonic_mean, mean
 from multierase.evaluation.store import Store
 from multierase.evaluation.suites import Suite
 from multierase.files import plain
 
-SHARES = ("remaining", "kept", "kept_by_base", "restored", "restored_by_base", "cross_domain")
+SHARES = (
+    "remaining",
+    "kept",
+    "kept_by_base",
+    "restored",
+    "restored_by_base",
+    "cross_domain",
+    "beside",
+    "beside_by_base",
+)
 """A row's shares of pictures, each with its interval."""
-SHOWN = ("remaining", "kept", "kept_relative", "harmonic_mean", "restored", "cross_domain")
+SHOWN = (
+    "remaining",
+    "kept",
+    "kept_relative",
+    "harmonic_mean",
+    "restored",
+    "cross_domain",
+    "beside",
+)
 TITLES = (
     "remaining (0 % best)",
     "kept",
@@ -24,6 +42,7 @@ TITLES = (
     "harmonic mean",
     "restored",
     "cross domain",
+    "beside the erased",
 )
 MADE = (
     "method",
@@ -64,7 +83,8 @@ def row_of(
     comparison = Comparison.with_base(suite, base, reference)
     outcome = comparison.outcome(suite, erased, observations)
 
-    return make_row(suite.labels, erased, outcome, comparison.outcome(suite, (), base))
+    row = make_row(suite.labels, erased, outcome, comparison.outcome(suite, (), base))
+    return {**row, "attacks": by_attack(observations.attacked)}
 
 
 def by_concept(suite: Suite, observations: Observations) -> dict[str, dict]:
@@ -89,8 +109,11 @@ def make_row(
       UnlearnCanvas (arXiv 2402.11846) has these as UA = 1 − remaining, IRA = kept, CRA.
     - ``restored``: of the cases that ask for a restored concept, the share seen. The state is a set
       and not a history, so this is what erasing the rest alone gives.
-    - ``kept_relative``, ``restored_relative``: divided by the base's own share of the same cases,
-      ``kept_by_base`` and ``restored_by_base``.
+    - ``beside``: of the cases that ask for an erased concept, the share in which what else they ask
+      for is still seen: whether the harmless rest of a prompt survives, as Six-CD (arXiv
+      2406.14855) asks.
+    - ``kept_relative``, ``restored_relative``, ``beside_relative``: divided by the base's own share
+      of the same cases, ``kept_by_base`` and so on.
     - ``harmonic_mean``: of 1 − ``remaining`` and ``kept_relative``.
     - ``distance``: mean to the base's pictures of what is kept, at equal seeds.
     - ``measures``: by name the mean over what is kept, and with ``_erased`` over the cases that ask
@@ -112,6 +135,7 @@ def make_row(
         **{name: tally.share(name).as_dict() for name in SHARES},
         "kept_relative": relative,
         "restored_relative": _relative(tally.share("restored"), tally.share("restored_by_base")),
+        "beside_relative": _relative(tally.share("beside"), tally.share("beside_by_base")),
         "harmonic_mean": overall(remaining, kept, relative),
         "ua": 1 - remaining.value,
         "ira": kept.value,
@@ -147,6 +171,9 @@ def _tally(
             if label.lower() in given_back and not gone:
                 tally.verdicts["restored"].append(right)
                 tally.verdicts["restored_by_base"].append(right_in_base)
+            if gone and label.lower() not in names:
+                tally.verdicts["beside"].append(right)
+                tally.verdicts["beside_by_base"].append(right_in_base)
 
             # Without anything erased there is no domain, and every label counts as kept.
             if kind not in domains and erased:
@@ -253,9 +280,10 @@ class Rows:
         if any(event for event, _ in self.stages):
             restored = {name for _, before in self.stages[:stage] for name in before}
 
-        return make_row(
+        row = make_row(
             self.labels, erased, self.outcome(erased), self.outcome(()), restored - set(erased)
         )
+        return {**row, "attacks": by_attack(self.store.attacked(erased))}
 
     def by_concept(self, erased: Erased) -> dict[str, dict]:
         """Return for each class the share of its cases in which it is seen."""
@@ -334,4 +362,8 @@ def tables_of(rows: Mapping[str, Mapping]) -> list[tuple[str, list[str], list[li
         if lines:
             tables.append((title, ["", *map(plain, rows)], lines))
 
+    attacked = attack_table(rows)
+    if attacked:
+        title = "seen in the attacked cases of an erased concept (0 % best)"
+        tables.append((title, ["attack", *map(plain, rows)], attacked))
     return tables

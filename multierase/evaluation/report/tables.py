@@ -105,6 +105,9 @@ def _flat(row: Mapping) -> dict:
     for key, value in row.items():
         if key == "measures":
             found |= value
+        elif key == "attacks":
+            for attack, shares in value.items():
+                found |= {f"{attack}_{name}": share["value"] for name, share in shares.items()}
         elif key in ("counts", "base_counts"):
             found |= {f"{key}_{name}": count for name, count in value.items()}
         elif isinstance(value, Mapping):
