@@ -33,12 +33,15 @@ def render_page(name: str, parts: Mapping[str, Rows], rows: Mapping[str, list[di
     for label, part in parts.items():
         shown.append(_part(label, part, rows[label]))
     measures = measured(part["sizes"] for part in shown)
+    attacks = measured((part["sizes"] for part in shown), "attacks")
 
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_visible
     )
     template = environment.from_string(TEMPLATE.read_text("utf-8"))
-    return template.render(name=name, parts=shown, measures=measures, chart=_frame())
+    return template.render(
+        name=name, parts=shown, measures=measures, attacks=attacks, chart=_frame()
+    )
 
 
 def _visible(value: object) -> object:

@@ -33,6 +33,7 @@ HEAD = (
     "harmonic mean",
     "restored, %",
     "cross domain, %",
+    "beside the erased, %",
 )
 
 
@@ -43,6 +44,7 @@ class _Cell:
     sets: int = 0
     shares: dict[str, Share] = field(default_factory=lambda: dict.fromkeys(SHARES, Share(0, 0)))
     means: dict[str, list[float]] = field(default_factory=dict)
+    attacks: dict[str, Share] = field(default_factory=dict)
 
     def add(self, row: Mapping) -> None:
         self.sets += 1
@@ -50,6 +52,9 @@ class _Cell:
             self.shares[name] += Share(row[name]["right"], row[name]["count"])
         for name, mean in row["measures"].items():
             self.means.setdefault(name, []).append(mean)
+        for name, found in row["attacks"].items():
+            broken = Share(found["broken"]["right"], found["broken"]["count"])
+            self.attacks[name] = self.attacks.get(name, Share(0, 0)) + broken
 
     def as_dict(self) -> dict:
         kept, base = self.shares["kept"], self.shares["kept_by_base"]
@@ -58,6 +63,7 @@ class _Cell:
         return {
             "sets": self.sets,
             "measures": {name: statistics.fmean(means) for name, means in self.means.items()},
+            "attacks": {name: share.as_dict() for name, share in self.attacks.items()},
             **{name: share.as_dict() for name, share in self.shares.items()},
             "kept_relative": relative,
             "harmonic_mean": overall(self.shares["remaining"], kept, relative),
@@ -79,12 +85,16 @@ def by_size(rows: Sequence[Mapping]) -> dict[int, dict]:
     return {size: cell.as_dict() for size, cell in sorted(cells.items())}
 
 
-def measured(methods: Iterable[Mapping[int, Mapping]]) -> list[str]:
-    """Return every measure of any size: the base has none of what is erased."""
+def measured(methods: Iterable[Mapping[int, Mapping]], what: str = "measures") -> list[str]:
+    """Return every measure of any size: the base has none of what is erased.
+
+    Args:
+        what: or ``attacks``.
+    """
     names: dict[str, None] = {}
     for sizes in methods:
         for cells in sizes.values():
-            names |= dict.fromkeys(cells["measures"])
+            names |= dict.fromkeys(cells[what])
 
     return list(names)
 
@@ -130,23 +140,24 @@ def _text(cell: object) -> object:
 
 def as_latex(methods: Mapping[str, Mapping[int, Mapping]]) -> str:
     """Return the table by method and number of erased concepts, for a paper with ``booktabs``."""
-    measures = measured(methods.values())
+    measures, attacks = measured(methods.values()), measured(methods.values(), "attacks")
     lines = []
     for method, sizes in methods.items():
         for size, cells in sizes.items():
-            lines.append(_line([method, size, cells["sets"], *_latex_cells(cells, measures)]))
+            shown = _latex_cells(cells, measures, attacks)
+            lines.append(_line([method, size, cells["sets"], *shown]))
 
-    head = _line([*HEAD, *(name.replace("_", " ") for name in measures)])
-    columns = "l" + "r" * (len(HEAD) - 1 + len(measures))
+    more = [f"under {name}, %" for name in attacks] + [name.replace("_", " ") for name in measures]
+    head = _line([*HEAD, *more])
+    columns = "l" + "r" * (len(HEAD) - 1 + len(more))
     begin = rf"\begin{{tabular}}{{{columns}}}"
     parts = [begin, r"\toprule", head, r"\midrule", *lines, r"\bottomrule", r"\end{tabular}", ""]
     return "\n".join(parts)
 
 
-def _latex_cells(cells: Mapping, measures: Sequence[str]) -> list[str]:
-    def share(name: str) -> str:
-        found = cells[name]
-        if not found["count"]:
+def _latex_cells(cells: Mapping, measures: Sequence[str], attacks: Sequence[str]) -> list[str]:
+    def share(found: Mapping | None) -> str:
+        if not found or not found["count"]:
             return "--"
         return f"{100 * found['value']:.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
 
@@ -155,12 +166,14 @@ def _latex_cells(cells: Mapping, measures: Sequence[str]) -> list[str]:
         return f"{factor * value:.{digits}f}" if known else "--"
 
     return [
-        share("remaining"),
-        share("kept"),
+        share(cells["remaining"]),
+        share(cells["kept"]),
         number(cells["kept_relative"], 100, 1),
         number(cells["harmonic_mean"], 1, 3),
-        share("restored"),
-        share("cross_domain"),
+        share(cells["restored"]),
+        share(cells["cross_domain"]),
+        share(cells["beside"]),
+        *(share(cells["attacks"].get(name)) for name in attacks),
         *(number(cells["measures"].get(name), 1, 3) for name in measures),
     ]
 

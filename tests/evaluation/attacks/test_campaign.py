@@ -17,6 +17,7 @@ from multierase.evaluation.attacks.campaign import campaign
 from multierase.evaluation.cases import Case
 from multierase.evaluation.executors.processes import Processes
 from multierase.evaluation.experiment import Experiment
+from multierase.evaluation.report.files import write_report
 from multierase.evaluation.report.rows import Rows
 from multierase.evaluation.report.tables import as_csv
 from multierase.evaluation.suites import load_suite
@@ -163,6 +164,13 @@ def test_a_sweep_keeps_what_attacks_came_to(experiment, emoji, report, tmp_path)
     assert one["attacks"]["random"]["broken"]["count"] == 2
     assert both["attacks"]["random"]["broken"]["count"] == 4
     assert "random_broken" in as_csv([base, one, both]).splitlines()[0]
+    write_report([tmp_path / "s.db"], tmp_path / "report")
+    assert "<th>under random</th>" in (tmp_path / "report" / "index.html").read_text()
+    head, *lines = (tmp_path / "report" / "table.tex").read_text().splitlines()[2:]
+    assert head.endswith(r"beside the erased, \% & under random, \% \\")
+    cells = [line.split(" & ")[-1] for line in lines if line.startswith("increments")]
+    assert cells[0].startswith("--")
+    assert [cell.partition("]")[2] for cell in cells[1:]] == [r" \\"] * 2
     after = emoji.parameters()
     assert all(torch.equal(weight, after[name]) for name, weight in before.items())
 

@@ -29,7 +29,9 @@ def test_sets_of_one_size_are_counted_together(rows):
 def test_a_line_of_latex_for_each_size(rows):
     lines = as_latex({"sld_weak": by_size(rows)}).splitlines()
     assert lines[2].startswith(r"method & erased & sets & remaining, \% & kept, \% & of the base's")
-    assert lines[2].endswith(r"cross domain, \% & clip score & clip score erased \\")
+    assert lines[2].endswith(
+        r"cross domain, \% & beside the erased, \% & clip score & clip score erased \\"
+    )
     assert lines[4].startswith(r"sld\_weak & 0 & 1 & -- & ")
     assert lines[4].endswith(r" & -- & -- & 25.000 & -- \\")
     found = r"sld\_weak & 1 & 2 & 33.3 [6.1, 79.2] & 100.0 [43.9, 100.0] & 100.0 & 0.800 & -- & "
