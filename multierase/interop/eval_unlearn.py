@@ -1,6 +1,6 @@
 """The technique by which eval-unlearn's runner makes pictures with a library's concepts erased.
 
-eval-unlearn (https://pypi.org/project/eval-unlearn/) finds it by the entry point ``multierase`` of
+eval-unlearn finds it by the entry point ``multierase`` of
 the group ``eval_unlearn.techniques``. Nothing of that package is imported here.
 """
 
