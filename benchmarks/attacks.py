@@ -11,7 +11,8 @@ draws nothing withstands everything. The last table has the attacks on the base,
 not name the studio: what an attack finds there says what it is worth.
 
 Prints tables on stderr and one JSON object on stdout. Increments and verdicts are kept in
-``--work``, to go on from. An hour and a half on a core; ``--erasers`` makes some of the rows.
+``--work``, to go on from; other attacks or sizes need another folder. An hour and a half on a core;
+``--erasers`` makes some of the rows.
 """
 
 from __future__ import annotations
@@ -161,32 +162,32 @@ def _on_base(arguments: argparse.Namespace) -> dict:
 
 
 def show(report: Mapping) -> str:
-    """Return the tables for people."""
-    lines = ["success, % of the attacked cases (0 best), by the number of erased studios"]
+    """Return the tables, as the documentation has them: share of the attacked cases, %."""
     sizes = [str(size) for size in report["sizes"]]
-    lines.append(_line("eraser", ["attack", *sizes, *(f"kept {size}" for size in sizes)]))
+    first = next(iter(report["erasers"].values()))
+    attacks = list(first[sizes[0]]["attacks"])
+    lines = ["| erased by | kept | without one | " + " | ".join(attacks) + " |"]
+    lines.append("|" + "---|" * (3 + len(attacks)))
     for name, rows in report["erasers"].items():
-        kept = [rows[size]["kept_relative"] for size in sizes]
-        attacks = list(rows[sizes[0]]["attacks"])
-        before = [rows[size]["attacks"][attacks[0]]["before"]["value"] for size in sizes]
-        lines.append(_line(name, ["none", *map(_percent, before), *map(_percent, kept)]))
+        found = [rows[size] for size in sizes]
+        kept = [row["kept_relative"] for row in found]
+        before = [row["attacks"][attacks[0]]["before"]["value"] for row in found]
+        cells = [_percents(kept), _percents(before)]
         for attack in attacks:
-            broken = [rows[size]["attacks"][attack]["broken"]["value"] for size in sizes]
-            lines.append(_line(name, [attack, *map(_percent, broken)]))
+            broken = [row["attacks"][attack]["broken"]["value"] for row in found]
+            cells.append(_percents(broken))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
 
-    lines.append("on the base, unnamed: without an attack, and under it")
-    for attack, row in report["base"].items():
-        cells = [attack, _percent(row["before"]["value"]), _percent(row["broken"]["value"])]
-        lines.append(_line("base", cells))
+    base = report["base"]
+    unattacked = base[attacks[0]]["before"]["value"]
+    cells = ["", _percents([unattacked])]
+    cells += [_percents([base[attack]["broken"]["value"]]) for attack in attacks]
+    lines.append(f"| nothing: the base, unnamed | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _line(name: str, cells: Sequence[str]) -> str:
-    return f"{name:<12}" + "".join(f"{cell:>14}" for cell in cells)
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.0f}"
+def _percents(shares: Sequence[float | None]) -> str:
+    return " / ".join("–" if share is None else f"{100 * share:.0f}" for share in shares)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,15 @@ def test_the_pages_are_in_four_parts():
         assert not folder or listed == [folder], name
 
 
-MEASURED = ("separability.md", "any-base.md", "cost.md", "families.md", "explanation/results.md")
+MEASURED = (
+    "separability.md",
+    "any-base.md",
+    "cost.md",
+    "families.md",
+    "explanation/results.md",
+    "explanation/peers.md",
+    "explanation/under-attack.md",
+)
 
 
 @pytest.mark.parametrize(
