@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import Namespace
 
 from multierase.errors import UsageError
+from multierase.evaluation.experiment import Experiment, Method
 from multierase.prompts.lists import TaggedPrompt, read_prompts
 
 if TYPE_CHECKING:
@@ -111,6 +112,21 @@ def open_workspace(arguments: Namespace, *, said: bool = False, **more: Any) -> 
         offload=arguments.offload,
         **more,
     )
+
+
+def experiment_fields(arguments: Namespace) -> Mapping[str, Any]:
+    """Return the fields of an experiment, but for its method."""
+    names = {field.name for field in dataclasses.fields(Experiment)} - {"method", "keep"}
+    fields = {name: arguments[name] for name in sorted(names)}
+
+    return {**fields, "keep": tuple(listed_in(arguments.keep_file))}
+
+
+def experiment_of(arguments: Namespace) -> Experiment:
+    """Make the experiment of one way to erase; a peer's files are one."""
+    method: Method = "peer" if arguments.peer is not None else arguments.method
+
+    return Experiment(method=method, **experiment_fields(arguments))
 
 
 def warn_of_deviations(deviations: Mapping[str, float]) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from jsonargparse import Namespace
 
 from multierase.cli.console import counted, print_table, say
-from multierase.cli.requests import announce, listed_in
+from multierase.cli.requests import announce, experiment_of
 from multierase.errors import UsageError
-from multierase.evaluation.experiment import Experiment, Method
 
 NEEDED = 3  # columns that the table keeps however narrow
 
@@ -18,12 +15,7 @@ def run_attack(arguments: Namespace) -> dict:
     """Attack a concept as it is erased, restored, and on the base."""
     if not arguments.concept:
         raise UsageError("name the concept to attack: multierase attack Noto --library lib")
-    method: Method = "peer" if arguments.peer is not None else arguments.method
-    names = {field.name for field in dataclasses.fields(Experiment)} - {"method", "keep"}
-    fields = {name: arguments[name] for name in sorted(names)}
-    experiment = Experiment(
-        method=method, **{**fields, "keep": tuple(listed_in(arguments.keep_file))}
-    )
+    experiment = experiment_of(arguments)
 
     announce(f"loading {arguments.base}")
     from multierase.evaluation.attacks.campaign import campaign

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Any
-
 from jsonargparse import Namespace
 
 from multierase.cli.console import counted, next_step, percent, print_table, say
-from multierase.cli.requests import announce, listed_in
+from multierase.cli.requests import announce, experiment_fields, experiment_of
 from multierase.errors import UsageError
 from multierase.evaluation.concept_sets import concept_sets
-from multierase.evaluation.experiment import Experiment, Method
 
 MOST_ROWS = 40  # of a sweep, in the table; the database and --json have all
 NEEDED = 3  # columns that a table keeps however narrow: what it is, remaining, kept
@@ -24,7 +19,7 @@ def run_evaluate(arguments: Namespace) -> dict:
     from multierase.evaluation.evaluate import by_method, evaluate
     from multierase.evaluation.report.rows import as_json
 
-    experiments = by_method(_fields(arguments), arguments.method)
+    experiments = by_method(experiment_fields(arguments), arguments.method)
     evaluation = evaluate(experiments, arguments.erase, database=arguments.database, progress=True)
 
     return {**evaluation.report(), "base": as_json(evaluation.rows["base"])}
@@ -53,8 +48,7 @@ def run_sweep(arguments: Namespace) -> dict:
     from multierase.evaluation.report.rows import Rows, as_json, made
     from multierase.evaluation.sweep import all_concepts, sweep
 
-    method: Method = "peer" if arguments.peer is not None else arguments.method
-    experiment = Experiment(method=method, **_fields(arguments))
+    experiment = experiment_of(arguments)
     concepts = arguments.concepts or all_concepts(experiment, arguments.sets)
     which = {name: arguments[name] for name in ("count", "seed", "listed", "events")}
     stages = concept_sets(arguments.sets, concepts, **which)
@@ -108,11 +102,3 @@ def run_report(arguments: Namespace) -> dict:
 def print_report(report: dict) -> None:
     say(f"wrote {', '.join(report['files'])}")
     say(f"next: open {report['files'][0]} in a browser")
-
-
-def _fields(arguments: Namespace) -> Mapping[str, Any]:
-    """The fields of an experiment, but for its method."""
-    names = {field.name for field in dataclasses.fields(Experiment)} - {"method", "keep"}
-    fields = {name: arguments[name] for name in sorted(names)}
-
-    return {**fields, "keep": tuple(listed_in(arguments.keep_file))}

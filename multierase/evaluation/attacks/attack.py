@@ -164,6 +164,22 @@ class Target:
 
         return noised(self.model, x_0, noise, t.to(x_0.device))
 
+    def examples(
+        self, pictures: torch.Tensor, count: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Draw a batch to learn from: ``count`` of ``(n, c, h, w)`` pictures, at random times.
+
+        Returns:
+            Which pictures they are and their times, ``(count,)``; as latents at these times, and
+            what should be predicted there.
+        """
+        chosen = torch.randint(len(pictures), [count], generator=generator)
+        t = torch.randint(self.times, [count], generator=generator)
+        chosen = chosen.to(pictures.device)
+        x_t, goal = self.noised(pictures[chosen], t, generator)
+
+        return chosen, t.to(x_t.device), x_t, goal
+
     @property
     def times(self) -> int:
         """The number of times of the model's schedule."""

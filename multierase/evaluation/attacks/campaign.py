@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def campaign(
             "concept": concept,
             "erased": erased,
         }
-        with _Journal(database, settings) as journal:
+        with _Journal(database, settings).opened() as journal:
             found = dict(_attacked(evaluator, concept, asked, journal, progress))
         evaluator.close()
 
@@ -156,25 +157,25 @@ class _Journal:
 
     def __init__(self, path: str | Path | None, settings: Mapping):
         self.path, self.settings = path, json.dumps(settings, sort_keys=True, default=list)
+        self._database: Database | None = None
 
-    def __enter__(self) -> _Journal:
-        self._database = self._lock = None
-        if self.path is not None:
-            self._lock = locked(Path(self.path))
-            self._lock.__enter__()
-            self._database = Database(self.path)
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[_Journal]:
+        """Hold the file for a block; whatever is raised, it is closed, and others may have it.
+
+        Raises:
+            DatabaseError: for a file that is none, that another has, or of another campaign.
+        """
+        if self.path is None:
+            yield self
+            return
+
+        with locked(Path(self.path)), contextlib.closing(Database(self.path)) as self._database:
             with self._database.transaction() as connection:
                 for statement in TABLES:
                     connection.execute(statement)
-            self._require_same()
-
-        return self
-
-    def __exit__(self, *raised) -> None:
-        if self._database is not None:
-            self._database.close()
-        if self._lock is not None:
-            self._lock.__exit__(*raised)
+            self._require_same(self._database)
+            yield self
 
     def read(self, asked: Asked) -> list[Attacked]:
         """Return the verdicts that are there."""
@@ -198,8 +199,8 @@ class _Journal:
         with self._database.transaction() as connection:
             connection.execute("INSERT INTO attacked VALUES (?, ?, ?, ?, ?)", (self.settings, *row))
 
-    def _require_same(self) -> None:
-        for (there,) in self._database.rows("SELECT DISTINCT settings FROM attacked"):
+    def _require_same(self, database: Database) -> None:
+        for (there,) in database.rows("SELECT DISTINCT settings FROM attacked"):
             if there != self.settings:
                 old, new = json.loads(there), json.loads(self.settings)
                 wrong = {}

@@ -34,13 +34,11 @@ def begin(target: Target, aim: Aim) -> Running:
     optimizer = torch.optim.AdamW([vector], lr=RATE)
 
     for _ in range(budget.steps):
-        chosen = torch.randint(len(cases), [budget.batch], generator=generator)
-        t = torch.randint(target.times, [budget.batch], generator=generator)
-        x_t, goal = target.noised(shown[chosen.to(shown.device)], t, generator)
+        chosen, t, x_t, goal = target.examples(shown, budget.batch, generator)
         with torch.enable_grad():
             said = [_sentence(text, aim, cases[place], vector) for place in chosen.tolist()]
             conditioning = Conditioning.cat(said)
-            loss = F.mse_loss(target.predict(x_t, t.to(x_t.device), conditioning), goal)
+            loss = F.mse_loss(target.predict(x_t, t, conditioning), goal)
         optimizer.zero_grad()
         (vector.grad,) = torch.autograd.grad(loss, [vector])
         optimizer.step()

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from multierase.evaluation.attacks.attack import Aim, Attempt, Running, Target
 from multierase.evaluation.cases import Case
-from multierase.models.conditioning import Conditioning
 from multierase.models.latents import require_scaled
 
 SCOPE = "full"
@@ -40,14 +39,11 @@ def begin(target: Target, aim: Aim) -> Running:
     optimizer = torch.optim.Adam(groups)
 
     for _ in range(budget.steps):
-        chosen = torch.randint(len(cases), [budget.batch], generator=generator)
-        t = torch.randint(target.times, [budget.batch], generator=generator)
-        here_now = chosen.to(shown.device)
-        x_t, goal = target.noised(shown[here_now], t, generator)
+        chosen, t, x_t, goal = target.examples(shown, budget.batch, generator)
         with torch.enable_grad():
-            conditioning = Conditioning({name: said[name][here_now] for name in said})
+            conditioning = said.take(chosen)
             cast = {name: weight.to(here[name].dtype) for name, weight in weights.items()}
-            loss = F.mse_loss(target.predict(x_t, t.to(x_t.device), conditioning, cast), goal)
+            loss = F.mse_loss(target.predict(x_t, t, conditioning, cast), goal)
         optimizer.zero_grad()
         gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         for weight, gradient in zip(weights.values(), gradients, strict=True):
