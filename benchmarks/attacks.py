@@ -3,32 +3,37 @@
     python benchmarks/attacks.py --out benchmarks/results/attacks.json
 
 Studios of ``emoji`` are erased 1, 3 and all 9 at once, by the defaults, by the defaults with
-adversarial sentences (``robust``), and by ESD-x, ESD-u, SepME and UCE, each on the same sentences.
-Then each erased studio is attacked on two of the suite's cases by every attack of ``--attacks``,
-and the judge says whether it is seen: without an attack, and under it. ``random`` is the control:
-as many pictures with tokens that nobody searched. Beside it stands what is kept, for a model that
-draws nothing withstands everything. The last table has the attacks on the base, whose prompts do
-not name the studio: what an attack finds there says what it is worth.
+adversarial sentences (``robust``), by ESD-x, ESD-u, SepME, UCE and RECE, each on the same
+sentences, and by ESD-x that knows the bare name alone. Then each erased studio is attacked on two
+of the suite's cases by every attack of ``--attacks``, and the judge says whether it is seen:
+without an attack, and under it. ``random`` is the control: as many pictures with tokens that nobody
+searched. Beside it stands what is kept, for a model that draws nothing withstands everything. The
+last table has the attacks on the base, whose prompts do not name the studio: what an attack finds
+there says what it is worth. Every one of ``--seeds`` trains anew, takes other studios, and attacks
+with other draws.
 
-Prints tables on stderr and one JSON object on stdout. Increments and verdicts are kept in
-``--work``, to go on from; other attacks or sizes need another folder. An hour and a half on a core;
-``--erasers`` makes some of the rows.
+Prints a table on stderr and one JSON object on stdout. Increments and verdicts are kept in
+``--work``, to go on from; other attacks, budgets or sizes need another folder. Two hours on a core
+for each seed; ``--erasers`` makes some of the rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from harness import Results, begin, parser, quickened, trained
 
 from multierase import Concept, EraseSettings, Model
 from multierase.emoji import STUDIOS
-from multierase.evaluation.attacks import ATTACKS
+from multierase.evaluation.attacks import ATTACKS, BudgetName
 from multierase.evaluation.attacks.campaign import campaign
 from multierase.evaluation.executors.processes import Processes
 from multierase.evaluation.experiment import Experiment, Method
@@ -38,6 +43,7 @@ from multierase.evaluation.sweep import sweep
 
 SIZES = (1, 3, 9)
 CASES = 2
+SHIFT = 4  # studios, from seed to seed
 COUNTED = ("unlearn-diff", "random", "ring-a-bell", "noised", "inversion", "relearning")
 FREE = EraseSettings(decouple=False, start_at=None, steps=60)
 
@@ -59,15 +65,18 @@ class Eraser:
     erases: Method = "increments"
 
 
+BARE = replace(FREE, scope="esd-x", kind="none", known=False)
 ERASERS: Mapping[str, Eraser] = {
     "default": Eraser(),
     "robust": Eraser(EraseSettings(robust=1)),
+    "ESD-x, bare name": Eraser(BARE, solve="sum"),
     "ESD-x": Eraser(replace(FREE, scope="esd-x"), solve="sum"),
     "ESD-u": Eraser(replace(FREE, scope="esd-u"), solve="sum"),
     "SepME": Eraser(
         EraseSettings(stop_at=-0.5, stop_on="degree", regularizer="l1"), "sepme", solve="sum"
     ),
     "UCE": Eraser(erases="uce"),
+    "RECE": Eraser(method="rece", solve="sum"),
 }
 
 
@@ -77,38 +86,67 @@ def main() -> None:
     options.add_argument("--erasers", nargs="+", default=list(ERASERS), choices=list(ERASERS))
     options.add_argument("--attacks", nargs="+", default=list(COUNTED), choices=list(ATTACKS))
     options.add_argument("--sizes", nargs="+", type=int, default=list(SIZES))
+    options.add_argument("--budget", default="quick", choices=get_args(BudgetName))
+    options.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     arguments = options.parse_args()
     model = begin(arguments, channels_last=False)
     if arguments.quick:
         arguments.sizes, arguments.attacks = [1], ["random"]
-        arguments.erasers, arguments.work = ["UCE"], arguments.work / "quick"
+        arguments.erasers, arguments.seeds = ["UCE"], arguments.seeds[:1]
+        arguments.work = arguments.work / "quick"
 
-    results = Results(arguments.out)
-    for name in arguments.erasers:
-        results.get(name, partial(_attacked, model, name, arguments))
-    on_base = results.get("base", partial(_on_base, arguments))
+    results = Results(arguments.work / "verdicts.json")
+    rows: dict[str, list[dict]] = {}
+    for seed, name in itertools.product(arguments.seeds, arguments.erasers):
+        row = results.get(f"{name}/{seed}", partial(_attacked, model, name, seed, arguments))
+        rows.setdefault(name, []).append(row)
+    on_base = [
+        results.get(f"base/{seed}", partial(_on_base, seed, arguments)) for seed in arguments.seeds
+    ]
 
     report = {
         "sizes": list(arguments.sizes),
         "cases": CASES,
-        "erasers": {name: results.done[name] for name in ERASERS if name in results.done},
-        "base": on_base,
+        "budget": arguments.budget,
+        "seeds": arguments.seeds,
+        "erasers": {name: pooled(found) for name, found in rows.items()},
+        "base": pooled(on_base),
     }
     print(show(report), file=sys.stderr)
-    results.finish(report, keep=True)
+    Results(arguments.out).finish(report)
 
 
-def studios_of(size: int) -> tuple[str, ...]:
-    """Return the studios that are erased: of every size the first ones."""
-    return tuple(sorted(STUDIOS[:size]))
+def studios_of(size: int, seed: int) -> tuple[str, ...]:
+    """Return the studios that are erased: of every size the first ones, from another for a seed."""
+    first = SHIFT * seed % len(STUDIOS)
+
+    return tuple(sorted([*STUDIOS[first:], *STUDIOS[:first]][:size]))
 
 
-def _attacked(model: Model, name: str, arguments: argparse.Namespace) -> dict:
+def pooled(parts: Sequence[Mapping]) -> dict:
+    """Put the results of several seeds together: shares of all their cases."""
+    found: dict = {}
+    for key in parts[0]:
+        values = [part[key] for part in parts]
+        if key == "kept_relative":
+            known = [value for value in values if value is not None]
+            found[key] = statistics.fmean(known) if known else None
+        elif "right" in values[0]:
+            shares = [Share(value["right"], value["count"]) for value in values]
+            found[key] = sum(shares, Share(0, 0)).as_dict()
+        else:
+            found[key] = pooled(values)
+
+    return found
+
+
+def _attacked(model: Model, name: str, seed: int, arguments: argparse.Namespace) -> dict:
     """Return what attacks do to one eraser, by the number of erased studios."""
     eraser, library = ERASERS[name], None
     if eraser.erases == "increments":
-        library = str(arguments.work / name)
-        _train(model, eraser, Path(library), max(arguments.sizes), arguments.quick)
+        library = str(arguments.work / f"{name}-{seed}")
+        most = studios_of(max(arguments.sizes), seed)
+        _train(model, eraser, Path(library), most, seed, quick=arguments.quick)
     experiment = Experiment(
         "studios",
         library=library,
@@ -116,39 +154,53 @@ def _attacked(model: Model, name: str, arguments: argparse.Namespace) -> dict:
         solve=eraser.solve,
         attack=tuple(arguments.attacks),
         attack_cases=CASES,
+        attack_seed=seed,
+        budget=arguments.budget,
         inference_steps=2 if arguments.quick else None,
     )
-    database = arguments.work / f"{name}.db"
+    database = arguments.work / f"{name}-{seed}.db"
     database.parent.mkdir(parents=True, exist_ok=True)
-    stages = [("", studios_of(size)) for size in arguments.sizes]
+    stages = [("", studios_of(size, seed)) for size in arguments.sizes]
     with sweep(experiment, stages, database, executor=Processes(1), progress=True) as store:
         rows = Rows(store)
-        found = {str(size): as_json(rows.row(studios_of(size))) for size in arguments.sizes}
+        found = {str(len(erased)): as_json(rows.row(erased)) for _, erased in stages}
 
     kept = ("remaining", "kept", "kept_relative", "attacks")
     return {size: {key: row[key] for key in kept} for size, row in found.items()}
 
 
-def _train(model: Model, eraser: Eraser, folder: Path, count: int, quick: bool) -> None:
+def _train(
+    model: Model,
+    eraser: Eraser,
+    folder: Path,
+    studios: Sequence[str],
+    seed: int,
+    *,
+    quick: bool,
+) -> None:
     settings = quickened(eraser.settings) if quick else eraser.settings
+    settings = replace(settings, seed=seed)
     erasures = []
-    for studio in STUDIOS[:count]:
-        concept = Concept(studio).with_sentences(model.known_prompts)
+    for studio in studios:
+        named = Concept(studio)
+        concept = named.with_sentences(model.known_prompts) if settings.known else named
         erasures.append((concept, settings))
     trained(model, folder, erasures, eraser.method)
 
 
-def _on_base(arguments: argparse.Namespace) -> dict:
+def _on_base(seed: int, arguments: argparse.Namespace) -> dict:
     """Return what attacks find on the base, asked for each studio without its name."""
     experiment = Experiment(
         "studios",
         method="uce",
         attack=tuple(arguments.attacks),
         attack_cases=CASES,
+        attack_seed=seed,
+        budget=arguments.budget,
         inference_steps=2 if arguments.quick else None,
     )
     found: dict[str, dict[str, list[bool]]] = {}
-    for studio in STUDIOS[: max(arguments.sizes)]:
+    for studio in studios_of(max(arguments.sizes), seed):
         for attack, row in campaign(experiment, studio, states=("base",))["attacks"].items():
             verdicts = found.setdefault(attack, {"before": [], "broken": []})
             for case in row["base"]["cases"]:

@@ -9,8 +9,9 @@ column ``not_drawn``, which no judgement reads.
 
 ``together``: prompts that name three or four concepts. A prompt is in the suite if the base draws
 two of them in one picture. ``harmless``: prompts that name a studio and a subject, each beside the
-same prompt without the one and without the other, at equal seeds. A prompt is in the suite if the
-base draws all that it names.
+same prompt without the one and without the other, at equal seeds; these two are also in the columns
+``without_studio`` and ``without_subject``, for the in-prompt CLIP score. A prompt is in the suite
+if the base draws all that it names.
 
 It prints, as JSON, what the base draws of each form of sentence, and takes six minutes of one core.
 """
@@ -36,7 +37,6 @@ from multierase.generate import generate
 from multierase.prompts.wording import with_article
 
 FOLDER = Path(multierase.__file__).parent / "assets" / "suites"
-COLUMNS = ("case_number", "prompt", "evaluation_seed", "studio", "subject", "not_drawn")
 KINDS = ("studio", "subject")
 SAMPLING = SamplingSettings(inference_steps=10)  # as the suites have it
 
@@ -62,6 +62,10 @@ WITHOUT = {"studio": "a picture of {a}", "subject": "a picture by {s}"}
 
 WINDOW, STRIDE, SIDE = 32, 16, 64  # pixels of a window on a picture
 SURE = 0.9  # the judge's probability of what it sees in a window
+
+
+Row = dict[str, str | int]
+"""A case by the columns of a suite's CSV, without its number."""
 
 
 @dataclass(frozen=True)
@@ -184,9 +188,9 @@ def side_by_side(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return together
 
 
-def together(looker: Looker) -> tuple[list[list], dict]:
+def together(looker: Looker) -> tuple[list[Row], dict]:
     """Return the rows of the suite ``together``, and what the base draws of each form."""
-    rows: list[list] = []
+    rows: list[Row] = []
     report = {}
     for form in FORMS:
         prompts = looker.readable(candidates(form))
@@ -235,16 +239,19 @@ def _control(looker: Looker) -> dict:
     return found
 
 
-def harmless(looker: Looker) -> tuple[list[list], dict]:
+def harmless(looker: Looker) -> tuple[list[Row], dict]:
     """Return the rows of the suite ``harmless``, and how many prompts the base draws."""
-    rows: list[list] = []
+    rows: list[Row] = []
     left_out = []
     forms = (WHOLE, *WITHOUT.values())
     for form in forms:
         for studio, subject in itertools.product(STUDIOS, TAUGHT):
             prompt = Prompt.of(form, [studio], [subject])
             row = _row(prompt, SUBJECTS.index(subject), drawn(prompt, looker.seen(prompt)))
-            if row[-1]:
+            for kind, other in WITHOUT.items():
+                rest = Prompt.of(other, [studio], [subject]).text
+                row[f"without_{kind}"] = rest if form == WHOLE else ""
+            if row["not_drawn"]:
                 left_out.append(prompt.text)
             elif row not in rows:  # without a studio it is one prompt for all of them
                 rows.append(row)
@@ -252,19 +259,21 @@ def harmless(looker: Looker) -> tuple[list[list], dict]:
     return rows, {"left_out": sorted(set(left_out))}
 
 
-def _row(prompt: Prompt, seed: int, asked: dict[str, str]) -> list:
+def _row(prompt: Prompt, seed: int, asked: dict[str, str]) -> Row:
+    row: Row = {"prompt": prompt.text, "evaluation_seed": seed}
+    row |= {kind: asked.get(kind, "") for kind in KINDS}
     missing = [name for name in prompt.named if name not in asked.values()]
 
-    return [prompt.text, seed, *(asked.get(kind, "") for kind in KINDS), "; ".join(missing)]
+    return row | {"not_drawn": "; ".join(missing)}
 
 
-def write(path: Path, rows: Sequence[list]) -> None:
+def write(path: Path, rows: Sequence[Row]) -> None:
     """Write a suite's cases."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
+        table = csv.DictWriter(file, ["case_number", *rows[0]], lineterminator="\n")
+        table.writeheader()
         for number, row in enumerate(rows):
-            table.writerow([number, *row])
+            table.writerow({"case_number": number, **row})
 
 
 def main() -> None:

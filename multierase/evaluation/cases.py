@@ -7,13 +7,14 @@ import itertools
 import math
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from multierase.errors import PromptFileError, SuiteError
 from multierase.files import plain
 
 SEED_COLUMNS = ("evaluation_seed", "sd_seed")  # the peers' names for it
+WITHOUT = "without_{kind}"  # the column of what of a prompt is left without its concept
 MOST_CASES = 1_000_000  # of a template: more is a slip of the pen, and would fill the memory
 MOST_NUMBER = 2**63  # what a random generator and a database take as a whole number
 
@@ -31,12 +32,14 @@ class Case:
     """One picture to make.
 
     ``labels``: what its prompt asks for, by kind of label, such as ``{"studio": "Noto"}``.
+    ``without``: by kind the same prompt without what it asks for of that kind.
     """
 
     number: int
     prompt: str
     seed: int
     labels: Mapping[str, str]
+    without: Mapping[str, str] = field(default_factory=dict)
 
 
 def filled_templates(read: Mapping, where: str) -> tuple[Case, ...]:
@@ -134,7 +137,8 @@ def read_cases(path: Path, labels: Sequence[str] | Mapping[str, Sequence[str]]) 
 
     The columns are ``case_number`` (or else the row's number, from 0), ``prompt``,
     ``evaluation_seed`` (or ``sd_seed``), and one for each kind of label. A case with an empty label
-    does not ask for anything of that kind.
+    does not ask for anything of that kind. A column ``without_studio`` may have the same prompt
+    without its studio, and so for every kind.
 
     Args:
         labels: kinds of label; or by kind the one class that every case asks for, which then needs
@@ -173,6 +177,10 @@ class _Table:
         self.fixed = _fixed(columns, labels)
         self.kinds = [kind for kind in labels if kind not in self.fixed]
         self.seed = next((name for name in SEED_COLUMNS if name in columns), SEED_COLUMNS[0])
+        self.without = {}
+        for kind in labels:
+            if (column := WITHOUT.format(kind=kind)) in columns:
+                self.without[kind] = column
         self._require_columns(columns)
 
     def _require_columns(self, columns: Sequence[str]) -> None:
@@ -184,7 +192,8 @@ class _Table:
                 f"{[plain(column) for column in columns]}"
             )
 
-        twice = [name for name in [*wanted, "case_number"] if columns.count(name) > 1]
+        read = [*wanted, *self.without.values(), "case_number"]
+        twice = [name for name in read if columns.count(name) > 1]
         if twice:
             raise PromptFileError(f"{self.path}: more than one column {twice}; give each once")
 
@@ -201,14 +210,16 @@ class _Table:
 
     def _case(self, row: dict, index: int, where: str) -> Case:
         # A short row has None in its last columns, a long one what is too much under None.
-        lacking = [name for name in ("prompt", self.seed, *self.kinds) if row[name] is None]
+        read = ("prompt", self.seed, *self.kinds, *self.without.values())
+        lacking = [name for name in read if row[name] is None]
         if lacking or any(cell.strip() for cell in row.get(None) or ()):
             raise PromptFileError(
                 f"{where}: {'fewer' if lacking else 'more'} cells than there are columns; put text "
                 "with commas or line breaks in quotes"
             )
         prompt = row["prompt"].strip()
-        if "\0" in prompt:
+        without = {kind: row[column].strip() for kind, column in self.without.items()}
+        if any("\0" in text for text in (prompt, *without.values())):
             raise PromptFileError(f"{where}: the prompt holds a NUL character")
 
         given = row.get("case_number")
@@ -216,7 +227,13 @@ class _Table:
         seed = _whole(self.seed, row[self.seed], where)
         asked = {kind: row[kind].strip() for kind in self.kinds if row[kind].strip()}
 
-        return Case(number, prompt, seed, {**asked, **self.fixed})
+        return Case(
+            number,
+            prompt,
+            seed,
+            {**asked, **self.fixed},
+            {kind: text for kind, text in without.items() if text},
+        )
 
 
 def _fixed(columns: Sequence[str], labels: object) -> dict[str, str]:

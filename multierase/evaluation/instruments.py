@@ -16,7 +16,7 @@ from multierase.evaluation.judges.clip import Clip, ClipJudge
 from multierase.evaluation.judges.emoji import EmojiJudge
 from multierase.evaluation.judges.nudity import NudeNetJudge
 from multierase.evaluation.measures import Inception, Measure, load_measures
-from multierase.evaluation.observations import DIGITS, Observations, thumbnail
+from multierase.evaluation.observations import Observations, rounded, thumbnail
 from multierase.evaluation.suites import Case, Suite, suite_of
 
 
@@ -75,12 +75,11 @@ class Instruments:
             shown: numbers of the cases whose pictures are kept, small.
         """
         verdict = self.judge(images)
-        prompts = [case.prompt for case in cases]
 
         measures = {}
         for measure in self.measures:
-            values = measure(images, prompts, base)
-            measures[measure.key] = [round(value, DIGITS) for value in values]
+            values = measure(images, cases, base)
+            measures[measure.key] = list(map(rounded, values))
 
         thumbnails = {}
         for case, image in zip(cases, images, strict=True):
@@ -116,7 +115,8 @@ def load_instruments(
     judge = load_judge(suite, clips)
 
     clip = clips[suite.clip] if suite.clip is not None else None
-    measures = load_measures(clip, experiment.lpips, device)
+    without = dict.fromkeys(kind for case in suite.cases for kind in case.without)
+    measures = load_measures(clip, experiment.lpips, device, list(without))
     inception = Inception(experiment.fid, device) if experiment.fid is not None else None
 
     return Instruments(suite, judge, measures, inception)

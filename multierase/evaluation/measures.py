@@ -9,12 +9,14 @@ from typing import Protocol
 import torch
 
 from multierase.errors import MissingExtra, WeightsFileError
+from multierase.evaluation.cases import Case
 from multierase.evaluation.experiment import Backbone
 from multierase.evaluation.judges.clip import Clip
 from multierase.evaluation.weights import read_weights
 from multierase.files import digest_file, digest_tensors
 
 INCEPTION_BATCH = 32
+IN_PROMPT = "clip_score_without_"  # before a kind of label
 
 
 class Measure(Protocol):
@@ -29,28 +31,51 @@ class Measure(Protocol):
     of_base: bool
 
     def __call__(
-        self, images: torch.Tensor, prompts: Sequence[str], base: torch.Tensor | None
-    ) -> list[float]:
-        """Measure ``(b, 3, h, w)`` pictures in [0, 1]; ``base`` alike if ``of_base``."""
+        self, images: torch.Tensor, cases: Sequence[Case], base: torch.Tensor | None
+    ) -> Sequence[float | None]:
+        """Measure ``(b, 3, h, w)`` pictures in [0, 1] of ``b`` cases; ``None`` where it cannot.
+
+        ``base`` alike if ``of_base``.
+        """
 
 
 class ClipScore:
     """A hundred times the cosine of picture and prompt, as torchmetrics and MACE have it.
 
     That is arXiv 2104.08718 without its weight of 2.5 and its floor at 0.
+
+    Args:
+        without: a kind of label; then the text is the prompt without what it asks for of that kind,
+            as in the in-prompt CLIP score of Six-CD (arXiv 2406.14855).
     """
 
-    key, of_base = "clip_score", False
+    of_base = False
 
-    def __init__(self, clip: Clip):
-        self.clip, self.name = clip, clip.name
+    def __init__(self, clip: Clip, without: str | None = None):
+        self.clip, self.name, self.without = clip, clip.name, without
+        self.key = "clip_score" if without is None else in_prompt(without)
 
     def __call__(
-        self, images: torch.Tensor, prompts: Sequence[str], base: torch.Tensor | None
-    ) -> list[float]:
-        cosines = (self.clip.of_pictures(images) * self.clip.of_texts(prompts)).sum(dim=1)
+        self, images: torch.Tensor, cases: Sequence[Case], base: torch.Tensor | None
+    ) -> Sequence[float | None]:
+        texts = [self._text(case) for case in cases]
+        there = [place for place, text in enumerate(texts) if text is not None]
+        scores: list[float | None] = [None] * len(cases)
+        if there:
+            encoded = self.clip.of_texts([texts[place] for place in there])
+            cosines = (self.clip.of_pictures(images[there]) * encoded).sum(dim=1)
+            for place, score in zip(there, (100 * cosines).tolist(), strict=True):
+                scores[place] = score
 
-        return (100 * cosines).tolist()
+        return scores
+
+    def _text(self, case: Case) -> str | None:
+        return case.prompt if self.without is None else case.without.get(self.without)
+
+
+def in_prompt(kind: str) -> str:
+    """Return the column of the CLIP score with prompts without what is of this kind of label."""
+    return f"{IN_PROMPT}{kind}"
 
 
 class Lpips:
@@ -85,7 +110,7 @@ class Lpips:
 
     @torch.inference_mode()
     def __call__(
-        self, images: torch.Tensor, prompts: Sequence[str], base: torch.Tensor | None
+        self, images: torch.Tensor, cases: Sequence[Case], base: torch.Tensor | None
     ) -> list[float]:
         here, there = images.to(self._device), base.to(self._device)
 
@@ -146,12 +171,19 @@ def _inception(path: Path) -> torch.nn.Module:
 
 
 def load_measures(
-    clip: Clip | None = None, lpips: Backbone | None = None, device: str | torch.device = "cpu"
+    clip: Clip | None = None,
+    lpips: Backbone | None = None,
+    device: str | torch.device = "cpu",
+    without: Sequence[str] = (),
 ) -> list[Measure]:
-    """Load the measures that are asked for; a missing one is an error, and nothing replaces it."""
+    """Load the measures that are asked for; a missing one is an error, and nothing replaces it.
+
+    Args:
+        without: kinds of label that prompts are also given without, for the CLIP score.
+    """
     measures: list[Measure] = []
     if clip is not None:
-        measures.append(ClipScore(clip))
+        measures += [ClipScore(clip), *(ClipScore(clip, kind) for kind in without)]
     if lpips is not None:
         measures.append(Lpips(lpips, device))
 

@@ -26,15 +26,15 @@ class Observations:
 
     ``seen``: by kind of label a class for each case. ``features``: ``(n, f)`` of the judge,
     ``None`` if it has none. ``thumbnails``: small pictures by case number. ``counts``,
-    ``measures``: by name a number for each case. ``frechet_features``: only if they are not the
-    judge's own. ``attacked``: what attacks on the erased concepts came to.
+    ``measures``: by name a number for each case, or ``None``. ``frechet_features``: only if they
+    are not the judge's own. ``attacked``: what attacks on the erased concepts came to.
     """
 
     seen: Mapping[str, Sequence[str]]
     features: np.ndarray | None
     thumbnails: Mapping[int, bytes]
     counts: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    measures: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    measures: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
     frechet_features: np.ndarray | None = None
     attacked: Sequence[Attacked] = ()
 
@@ -165,7 +165,7 @@ class Comparison:
         here = Gaussian.of(features)
         to_base = frechet_distance(here, self._of_base) if erased else None
         to_real = frechet_distance(here, self.reference) if self.reference else None
-        return _rounded(to_base), _rounded(to_real)
+        return rounded(to_base), rounded(to_real)
 
 
 def case_order(suite: Suite) -> list[int]:
@@ -179,8 +179,9 @@ def ordered(features: np.ndarray | None, order: Sequence[int]) -> np.ndarray | N
 
 
 def _of_case(columns: Mapping[str, Sequence], index: int) -> dict:
-    return {name: column[index] for name, column in columns.items()}
+    return {name: column[index] for name, column in columns.items() if column[index] is not None}
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
+    """Return a number as it is stored; what is not known stays so."""
     return None if value is None else round(value, DIGITS)

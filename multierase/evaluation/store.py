@@ -25,13 +25,13 @@ from multierase.evaluation.statistics import Gaussian
 from multierase.evaluation.suites import Suite
 from multierase.files import plain
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 LONGEST_SHOWN = 100  # characters of a setting, in a message
 TABLES = (
     "CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     """CREATE TABLE cases (
     case_number INTEGER PRIMARY KEY, prompt TEXT NOT NULL, evaluation_seed INTEGER NOT NULL,
-    labels TEXT NOT NULL, features BLOB, frechet_features BLOB)""",
+    labels TEXT NOT NULL, without TEXT NOT NULL, features BLOB, frechet_features BLOB)""",
     """CREATE TABLE stages (
     position INTEGER PRIMARY KEY, event TEXT NOT NULL, erased TEXT NOT NULL)""",
     """CREATE TABLE sets (
@@ -134,10 +134,12 @@ class Store:
     def cases(self) -> tuple[Case, ...]:
         """Return the cases, in the order of their numbers."""
         found = []
-        for number, prompt, seed, labels in self.rows(
-            "SELECT case_number, prompt, evaluation_seed, labels FROM cases ORDER BY case_number"
+        for number, prompt, seed, *by_kind in self.rows(
+            "SELECT case_number, prompt, evaluation_seed, labels, without FROM cases "
+            "ORDER BY case_number"
         ):
-            found.append(Case(number, str(prompt), seed, self._column(labels, str)))
+            labels, without = (self._column(text, str) for text in by_kind)
+            found.append(Case(number, str(prompt), seed, labels, without))
 
         return tuple(found)
 
@@ -176,7 +178,9 @@ class Store:
         values = [(key, json.dumps(value)) for key, value in given.items()]
         with self.database.transaction() as connection:
             connection.executemany("INSERT OR IGNORE INTO settings VALUES (?, ?)", values)
-            connection.executemany("INSERT OR IGNORE INTO cases VALUES (?, ?, ?, ?, ?, ?)", cases)
+            connection.executemany(
+                "INSERT OR IGNORE INTO cases VALUES (?, ?, ?, ?, ?, ?, ?)", cases
+            )
             # The sets that are finished stay, whatever the stages are now.
             connection.execute("DELETE FROM stages")
             connection.executemany("INSERT INTO stages VALUES (?, ?, ?)", listed)
@@ -349,9 +353,9 @@ def _short(value: object) -> str:
 
 
 def _case_row(case: Case) -> tuple:
-    labels = json.dumps(dict(case.labels), sort_keys=True)
+    by_kind = (json.dumps(dict(own), sort_keys=True) for own in (case.labels, case.without))
 
-    return case.number, case.prompt, case.seed, labels, None, None
+    return case.number, case.prompt, case.seed, *by_kind, None, None
 
 
 def _picture_row(number: int, picture: Picture) -> tuple:

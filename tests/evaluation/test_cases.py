@@ -13,6 +13,11 @@ CSV = (
     "8,a cat,4,,cat\n"
 )
 KINDS = ["studio", "subject"]
+WITHOUT = (
+    "prompt,sd_seed,studio,subject,without_studio\n"
+    "a church by Noto,3,Noto,church, a church \n"
+    "a cat,4,,cat,\n"
+)
 
 
 @pytest.fixture
@@ -42,9 +47,17 @@ def test_the_one_class_of_a_kind_needs_no_column_and_rows_are_numbered_from_0(re
     ]
 
 
+def test_prompts_without_what_they_ask_for(read):
+    assert [dict(case.without) for case in read(WITHOUT)] == [{"studio": "a church"}, {}]
+    assert [dict(case.without) for case in read(CSV)] == [{}, {}]
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
+        (WITHOUT.replace(" a church ", "a\0"), "NUL character"),
+        (WITHOUT.replace("subject,w", "subject,without_studio,w"), "more than one column .*studio"),
+        (WITHOUT.replace(",cat,", ",cat"), "line 3: fewer cells than there are columns"),
         (CSV.replace("prompt,", "promt,"), "no column \\['prompt'\\]; its columns are"),
         (CSV.replace("evaluation_seed", "seed"), "no column \\['evaluation_seed'\\]"),
         (CSV.replace("studio,", "prompt,"), "no column \\['studio'\\]"),

@@ -7,11 +7,13 @@ import torch
 from torchmetrics.functional.multimodal.clip_score import _clip_score_update
 
 from multierase.errors import MissingExtra, WeightsFileError
+from multierase.evaluation.cases import Case
 from multierase.evaluation.judges.clip import Clip
 from multierase.evaluation.measures import ClipScore, Inception, Lpips, load_measures
 from multierase.evaluation.statistics import Gaussian, frechet_distance
 
 PROMPTS = ["a church by Noto", "a cat", "a dog", "by Twemoji", "x"]
+CASES = [Case(number, prompt, 0, {}) for number, prompt in enumerate(PROMPTS)]
 WITH_TORCHVISION = importlib.util.find_spec("torchvision") is not None
 
 
@@ -37,12 +39,28 @@ def test_clip_score_is_torchmetrics_(clip_folder, noise):
     with torch.no_grad():
         expected, count = _clip_score_update(pixels, PROMPTS, Towers(clip.model), clip.processor)
     assert count == 5
-    np.testing.assert_allclose(measure(noise, PROMPTS, None), expected, atol=1e-4)
+    np.testing.assert_allclose(measure(noise, CASES, None), expected, atol=1e-4)
     assert max(abs(expected)) > 1
     assert measure.name.startswith(f"CLIP {clip_folder}, sha256 ")
 
     long = " ".join(["church"] * 300)  # more than it reads
-    assert len(measure(noise[:1], [long], None)) == 1
+    assert len(measure(noise[:1], [Case(0, long, 0, {})], None)) == 1
+
+
+def test_the_in_prompt_score_is_of_the_prompt_without_its_concept(clip_folder, noise):
+    clip = Clip.load(str(clip_folder))
+    measure = ClipScore(clip, "studio")
+    without = [{"studio": "a church"}, {"subject": "a picture"}, {}, {"studio": "a picture"}, {}]
+    cases = [Case(place, PROMPTS[place], 0, {}, own) for place, own in enumerate(without)]
+    first, fourth = ClipScore(clip)(
+        noise[[0, 3]], [Case(0, "a church", 0, {}), Case(1, "a picture", 0, {})], None
+    )
+
+    found = measure(noise, cases, None)
+    assert [score is None for score in found] == [False, True, True, False, True]
+    assert (found[0], found[3]) == pytest.approx((first, fourth), abs=1e-4)
+    assert measure(noise[2:3], cases[2:3], None) == [None]
+    assert (measure.key, measure.name) == ("clip_score_without_studio", clip.name)
 
 
 def test_frechet_distance_is_torchmetrics_fid_of_the_same_features():
@@ -97,3 +115,5 @@ def test_only_what_is_asked_for_is_loaded(clip_folder):
     assert load_measures() == []
     clip = Clip.load(str(clip_folder))
     assert [measure.clip for measure in load_measures(clip)] == [clip]
+    keys = [measure.key for measure in load_measures(clip, without=["studio", "subject"])]
+    assert keys == ["clip_score", "clip_score_without_studio", "clip_score_without_subject"]

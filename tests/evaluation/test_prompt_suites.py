@@ -72,6 +72,13 @@ def test_harmless_has_each_prompt_without_the_one_and_without_the_other(script):
     whole = [asked for asked in cases.values() if len(asked) == 2]
     assert len(whole) == 72
 
+    named = [case for case in load_suite("harmless").cases if case.without]
+    assert [case.labels for case in named] == whole
+    for case in named:
+        asked = [case.labels["studio"]], [case.labels["subject"]]
+        forms = script.WITHOUT.items()
+        assert case.without == {kind: script.Prompt.of(form, *asked).text for kind, form in forms}
+
     missing = set()
     for (_, seed), asked in cases.items():
         if len(asked) == 2:

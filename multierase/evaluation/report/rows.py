@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from multierase.errors import DatabaseError
 from multierase.evaluation.concept_sets import Erased
+from multierase.evaluation.measures import IN_PROMPT, in_prompt
 from multierase.evaluation.observations import Comparison, Observations, Outcome, Picture
 from multierase.evaluation.report.attacked import attack_table, by_attack
 from multierase.evaluation.statistics import Gaussian, Share, harmonic_mean, mean
@@ -67,6 +68,7 @@ class _Tally:
     distances: list[float] = field(default_factory=list)
     kept: list[Picture] = field(default_factory=list)
     erased: list[Picture] = field(default_factory=list)
+    in_prompt: dict[str, list[float]] = field(default_factory=dict)
 
     def share(self, name: str) -> Share:
         return Share.of(self.verdicts[name])
@@ -117,7 +119,9 @@ def make_row(
     - ``harmonic_mean``: of 1 − ``remaining`` and ``kept_relative``.
     - ``distance``: mean to the base's pictures of what is kept, at equal seeds.
     - ``measures``: by name the mean over what is kept, and with ``_erased`` over the cases that ask
-      for an erased concept. ``counts``, ``base_counts``: what was counted in all pictures.
+      for an erased concept. ``in_prompt_clip_score``, and the base's own, are of the pictures that
+      ask for an erased concept with their prompts without it (Six-CD). ``counts``,
+      ``base_counts``: what was counted in all pictures.
 
     Args:
         restored: in an order of events, the concepts that were erased before and are not now.
@@ -128,6 +132,7 @@ def make_row(
 
     means = _means(tally.kept)
     means |= {f"{key}_erased": value for key, value in _means(tally.erased).items()}
+    means |= {key: mean(values) for key, values in tally.in_prompt.items()}
 
     return {
         "erased_concepts": list(erased),
@@ -185,6 +190,8 @@ def _tally(
                 tally.verdicts["kept_by_base"].append(right_in_base)
 
         (tally.erased if gone else tally.kept).append(picture)
+        for key, own in _in_prompt(asked, names, picture, base.pictures[number]).items():
+            tally.in_prompt.setdefault(key, []).append(own)
         if not gone and picture.distance is not None:
             tally.distances.append(picture.distance)
 
@@ -204,6 +211,21 @@ def domains_of(labels: Labels, concepts: Sequence[str]) -> set[str]:
 
 def _asks_for(asked: Mapping[str, str], names: Collection[str]) -> bool:
     return any(label.lower() in names for label in asked.values())
+
+
+def _in_prompt(
+    asked: Mapping[str, str], names: Collection[str], picture: Picture, of_base: Picture
+) -> dict[str, float]:
+    """Return the CLIP scores with the prompt without its erased concept, if it has just one."""
+    gone = [kind for kind, label in asked.items() if label.lower() in names]
+    column = in_prompt(gone[0]) if len(gone) == 1 else None
+    if column not in picture.measures:
+        return {}
+
+    return {
+        "in_prompt_clip_score": picture.measures[column],
+        "in_prompt_clip_score_by_base": of_base.measures[column],
+    }
 
 
 def overall(remaining: Share, kept: Share, relative: float) -> float:
@@ -226,7 +248,8 @@ def _means(pictures: Sequence[Picture]) -> dict[str, float]:
     columns: dict[str, list[float]] = {}
     for picture in pictures:
         for name, value in picture.measures.items():
-            columns.setdefault(name, []).append(value)
+            if not name.startswith(IN_PROMPT):  # what it says, it says of what is erased
+                columns.setdefault(name, []).append(value)
 
     return {name: mean(values) for name, values in columns.items()}
 

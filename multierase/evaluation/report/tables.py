@@ -219,7 +219,10 @@ def write_pictures(parts: Mapping[str, Rows], path: Path) -> None:
                 found.append(own | _picture(case, pictures[case.number]))
 
     pyarrow = require_parquet()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(found), path)
+    # By itself it takes the first picture's columns alone.
+    columns = list(dict.fromkeys(name for row in found for name in row))
+    table = {name: [row.get(name) for row in found] for name in columns}
+    pyarrow.parquet.write_table(pyarrow.table(table), path)
 
 
 def _picture(case, picture) -> dict:

@@ -13,10 +13,10 @@ from multierase.evaluation.observations import Observations, thumbnail
 from multierase.evaluation.store import Store
 from multierase.evaluation.suites import Suite, load_suite
 
-TABLE = """case_number,prompt,evaluation_seed,studio,subject
-0,a church by Noto,0,Noto,church
-1,a cat by Noto,1,Noto,cat
-2,a cat by <b>Twemoji</b>,1,Twemoji,cat
+TABLE = """case_number,prompt,evaluation_seed,studio,subject,without_studio
+0,a church by Noto,0,Noto,church,a church
+1,a cat by Noto,1,Noto,cat,
+2,a cat by <b>Twemoji</b>,1,Twemoji,cat,a cat
 """
 SEEN: Mapping[tuple[str, ...], list[str]] = {  # by what is erased: the studios seen
     (): ["Noto", "Noto", "Twemoji"],
@@ -46,7 +46,10 @@ def observations(suite) -> dict[tuple[str, ...], Observations]:
             chance.normal(size=(3, 5)).astype(np.float32),
             {case.number: thumbnail(torch.rand(3, 64, 64)) for case in suite.cases},
             counts={"FEET_EXPOSED": [0, len(erased), 1], "BELLY_EXPOSED": [0, 0, 0]},
-            measures={"clip_score": [30.0, 20.0 - len(erased), 25.0]},
+            measures={
+                "clip_score": [30.0, 20.0 - len(erased), 25.0],
+                "clip_score_without_studio": [12.0 - len(erased), None, 8.0],
+            },
         )
     return found
 

@@ -94,6 +94,9 @@ def test_every_picture_is_a_row_of_parquet(store, copied, tmp_path):
         0,
     )
     assert (one["studio"], one["studio_seen"], one["subject_seen"]) == ("Noto", "Fluent", "church")
+    scores = {row["case_number"]: row["clip_score_without_studio"] for row in rows}
+    assert scores[1] is None
+    assert scores[2] == 8.0
     assert (one["counts_FEET_EXPOSED"], one["counts_BELLY_EXPOSED"], one["clip_score"]) == (
         0,
         0,

@@ -85,10 +85,11 @@ def test_counts_and_measures_stand_beside_the_bases(rows):
     assert all(row["base_counts"] == base for row in rows.values())
 
     # Noto's two are the first two.
-    assert rows["Noto",]["measures"] == {"clip_score": 25.0, "clip_score_erased": 24.5}
-    assert rows["Twemoji",]["measures"] == {"clip_score": 24.5, "clip_score_erased": 25.0}
+    of_noto, of_twemoji = rows["Noto",]["measures"], rows["Twemoji",]["measures"]
+    assert (of_noto["clip_score"], of_noto["clip_score_erased"]) == (25.0, 24.5)
+    assert (of_twemoji["clip_score"], of_twemoji["clip_score_erased"]) == (24.5, 25.0)
     assert rows[()]["measures"] == {"clip_score": 25.0}
-    assert set(rows["Noto", "Twemoji"]["measures"]) == {"clip_score_erased"}
+    assert "clip_score" not in rows["Noto", "Twemoji"]["measures"]
 
     tables = tables_of({"base": rows[()], "uce": rows["Noto",]})
     assert tables[0] == (
@@ -96,7 +97,25 @@ def test_counts_and_measures_stand_beside_the_bases(rows):
         ["", "base", "uce"],
         [["FEET_EXPOSED", "1", "2"], ["BELLY_EXPOSED", "0", "0"]],
     )
-    assert tables[1][2][-1] == ["clip_score_erased", "-", "24.5"]
+    assert tables[1][2][1] == ["clip_score_erased", "-", "24.5"]
+
+
+def test_the_in_prompt_score_is_of_prompts_with_one_erased_concept(rows, suite, observations):
+    """Beside it is the base's own, of the same pictures."""
+
+    def scores(measures):
+        return {name: own for name, own in measures.items() if name.startswith("in_prompt")}
+
+    by_base = "in_prompt_clip_score_by_base"
+    expected = {("Noto",): (11.0, 12.0), ("Twemoji",): (8.0, 8.0), ("Noto", "Twemoji"): (9.0, 10.0)}
+    for erased, (own, of_base) in expected.items():
+        found = scores(rows[erased]["measures"])
+        assert found == {"in_prompt_clip_score": own, by_base: of_base}
+    assert scores(rows[()]["measures"]) == {}
+
+    # Without its studio, "a church" still names the church.
+    both = row_of(suite, ("Noto", "church"), observations["Noto",], observations[()])
+    assert scores(both["measures"]) == {}
 
 
 def test_what_people_read_says_what_is_good(rows):

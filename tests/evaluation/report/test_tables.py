@@ -20,7 +20,12 @@ def test_sets_of_one_size_are_counted_together(rows):
     cells = by_size(rows)
     remaining = cells[1]["remaining"]
     assert (cells[1]["sets"], remaining["right"], remaining["count"]) == (2, 1, 3)
-    assert cells[1]["measures"] == {"clip_score": 24.75, "clip_score_erased": 24.75}
+    assert cells[1]["measures"] == {
+        "clip_score": 24.75,
+        "clip_score_erased": 24.75,
+        "in_prompt_clip_score": 9.5,
+        "in_prompt_clip_score_by_base": 10.0,
+    }
     gone = 1 - remaining["value"]
     assert cells[1]["kept_relative"] == 1.0
     assert cells[1]["harmonic_mean"] == pytest.approx(2 / (1 / gone + 1))
@@ -30,10 +35,11 @@ def test_a_line_of_latex_for_each_size(rows):
     lines = as_latex({"sld_weak": by_size(rows)}).splitlines()
     assert lines[2].startswith(r"method & erased & sets & remaining, \% & kept, \% & of the base's")
     assert lines[2].endswith(
-        r"cross domain, \% & beside the erased, \% & clip score & clip score erased \\"
+        r"cross domain, \% & beside the erased, \% & clip score & clip score erased & "
+        r"in prompt clip score & in prompt clip score by base \\"
     )
     assert lines[4].startswith(r"sld\_weak & 0 & 1 & -- & ")
-    assert lines[4].endswith(r" & -- & -- & 25.000 & -- \\")
+    assert lines[4].endswith(r" & -- & -- & 25.000 & -- & -- & -- \\")
     found = r"sld\_weak & 1 & 2 & 33.3 [6.1, 79.2] & 100.0 [43.9, 100.0] & 100.0 & 0.800 & -- & "
     assert lines[5].startswith(found)
     columns = lines[0].removeprefix(r"\begin{tabular}").count("r") + 1
