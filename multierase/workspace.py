@@ -218,9 +218,9 @@ class Workspace:
 
     def estimate(self, settings: EraseSettings | None = None, method: str = "esd") -> Estimate:
         """Estimate what ``train`` takes for one concept; see ``multierase.training.estimate``."""
-        trains = method_named(method).trains
+        asks = method_named(method).asks
 
-        return estimate(self.model, settings or EraseSettings(), trains=trains)
+        return estimate(self.model, settings or EraseSettings(), asks=asks)
 
     def sentences(self, concept: str, settings: EraseSettings | None = None) -> Concept:
         """Return a concept, given by its name, with the sentences that ``train`` would use.

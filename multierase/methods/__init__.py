@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from multierase.errors import ConceptRefused, UsageError, suggest
 from multierase.prompts.concepts import Concept, require_distinct
 from multierase.prompts.lists import TaggedPrompt
-from multierase.training.settings import EraseSettings
+from multierase.training.settings import Asks, EraseSettings
 
 if TYPE_CHECKING:
     from multierase.increments.value import Increment
@@ -74,13 +74,19 @@ class Method:
         about: one line for the help.
         paper: its address.
         module: where its function ``produce`` is.
-        trains: whether it asks the denoiser; else it solves a closed form.
+        asks: what it learns of the denoiser: its negative guidance, the noise of pictures that it
+            draws, or nothing, for it solves a closed form.
     """
 
     about: str
     paper: str
     module: str
-    trains: bool = True
+    asks: Asks = "guidance"
+
+    @property
+    def trains(self) -> bool:
+        """Does it fine-tune weights?"""
+        return self.asks != "nothing"
 
     @property
     def produce(self) -> Produce:
@@ -103,42 +109,43 @@ METHODS: dict[str, Method] = {
         "solves Unified Concept Editing's closed form; no training",
         "https://arxiv.org/abs/2308.14761",
         "multierase.methods.uce",
-        trains=False,
+        asks="nothing",
     ),
     "rece": Method(
         "solves RECE's closed form, UCE and then what still calls the concept up; no training",
         "https://arxiv.org/abs/2407.12383",
         "multierase.methods.rece",
-        trains=False,
+        asks="nothing",
     ),
     "mace": Method(
         "solves MACE's closed-form refinement of the words around a concept; no training",
         "https://arxiv.org/abs/2403.06135",
         "multierase.methods.mace",
-        trains=False,
+        asks="nothing",
     ),
     "speed": Method(
         "solves SPEED's closed form in the null space of what is kept; no training",
         "https://arxiv.org/abs/2503.07392",
         "multierase.methods.speed",
-        trains=False,
+        asks="nothing",
     ),
     "oce": Method(
         "turns attention's values by Orthogonal Concept Erasure's closed form; no training",
         "https://arxiv.org/abs/2605.28902",
         "multierase.methods.oce",
-        trains=False,
+        asks="nothing",
     ),
     "double-projection": Method(
         "solves Double Projections' closed form beside what is kept; no training",
         "https://arxiv.org/abs/2604.10032",
         "multierase.methods.double_projection",
-        trains=False,
+        asks="nothing",
     ),
     "task-vector": Method(
         "fine-tunes towards a concept and takes the opposite",
         "https://arxiv.org/abs/2212.04089",
         "multierase.methods.task_vector",
+        asks="pictures",
     ),
 }
 

@@ -22,13 +22,12 @@ from multierase.increments.provenance import Cost, Provenance
 from multierase.increments.value import Delta, Increment, gram_factor
 from multierase.methods import Order, Refusal
 from multierase.models.model import Model
+from multierase.models.scopes import FAMILIES
 from multierase.models.weights import require_free
 from multierase.prompts.concepts import Concept
 from multierase.prompts.lists import not_about
 from multierase.separation.directions import compact
 from multierase.training.closed_form import aligned, concept_tokens
-
-VALUES = ".to_v."  # in the names of the layers whose output attention sums
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 """Tokens ``(n, d)`` that are edited, and ``(n, d)`` to take their place; float64, on the CPU."""
@@ -61,9 +60,9 @@ class Edit:
 
         The first layer of a transformer that joins text and picture makes keys and values at once.
         """
-        readers = self.readers
+        readers, values = self.readers, FAMILIES[self.model.family].values
 
-        return {name: readers[name] for name in readers if VALUES in name} or readers
+        return {name: readers[name] for name in readers if values in name} or readers
 
     def weight(self, name: str) -> torch.Tensor:
         """Return the base's own ``W`` ``(out, d)``, float64, on the CPU."""

@@ -15,7 +15,8 @@ from multierase.errors import Cancelled
 from multierase.files import digest_bytes, plain
 from multierase.increments.value import Delta, Increment
 from multierase.methods import Order, Refusal, closed
-from multierase.models.model import Model, Sampler
+from multierase.models.latents import noised
+from multierase.models.model import Model
 from multierase.prompts.concepts import Concept
 from multierase.training.delta import Student, predictions
 from multierase.training.objectives import squared_error
@@ -26,7 +27,6 @@ from multierase.training.watching import Progress
 STRENGTH = 1.0  # λ: the whole vector, the largest of the values that the paper tries
 FREE_RATE = 0.05  # of a weight's root mean square; with less, forty steps learn too little
 STEP_COST = 3  # evaluations of a forward and a backward pass
-PROBE = 1e-2  # so small that no scheduler clips it
 
 
 def produce(model: Model, order: Order) -> Iterator[Increment | Refusal]:
@@ -48,27 +48,6 @@ def produce(model: Model, order: Order) -> Iterator[Increment | Refusal]:
 
     for concept in concepts:
         yield _Tuning(model, concept, order).increment()
-
-
-def schedule(sampler: Sampler) -> torch.Tensor:
-    """Return ``(n, 2)``: the shares of picture and prediction in ``x_t`` at each of ``n`` steps.
-
-    A sampler's step is linear, ``x_{i+1} = α_i x_i + β_i p``. Run back from the picture with the
-    prediction that is right for it, ``ε`` or ``ε − x_0``, it gives the noise schedule in whatever
-    parametrisation the model has.
-    """
-    count = len(sampler.timesteps)
-    shares = torch.zeros(count, 2, dtype=torch.float64)
-    picture, prediction = 1.0, 0.0
-    for index in reversed(range(count)):
-        probe, nothing = torch.full((1, 1, 1, 1), PROBE), torch.zeros(1, 1, 1, 1)
-        probe, nothing = (x.to(sampler.timesteps.device) for x in (probe, nothing))
-        alpha = sampler.step(nothing, index, probe).item() / PROBE
-        beta = sampler.step(probe, index, nothing).item() / PROBE
-        picture, prediction = picture / alpha, (prediction - beta) / alpha
-        shares[index] = torch.tensor([picture, prediction])
-
-    return shares
 
 
 class _Opposite:
@@ -98,7 +77,6 @@ class _Tuning:
         )
         self.student = _Opposite(self.learner)
         self.sampler = model.sampler(self.settings.sampler_steps)
-        self.shares = schedule(self.sampler).to(model.device)
         self.step = self.evaluations = 0
 
     def increment(self) -> Increment:
@@ -168,15 +146,11 @@ class _Tuning:
         """Let the gradients of one batch's diffusion loss flow to the learner's variables."""
         size, generator = self.settings.batch_size, self._generator(f"step {self.step}")
         chosen = torch.randint(len(pictures), (size,), generator=generator)
-        stops = torch.randint(len(self.shares), (size,), generator=generator)
+        stops = torch.randint(len(self.sampler.timesteps), (size,), generator=generator)
         noise = torch.randn(size, *self.model.latent_shape, generator=generator)
-        noise, stops = noise.to(pictures.device), stops.to(pictures.device)
-
-        picture = pictures[chosen.to(pictures.device)]
-        target = noise - picture if self.model.parametrisation == "flow" else noise
-        of_picture, of_target = self.shares[stops].float().view(size, 2, 1, 1, 1).unbind(1)
-        x_t = of_picture * picture + of_target * target
-        t = self.sampler.timesteps.to(pictures.device)[stops]
+        here = pictures.device
+        t = self.sampler.timesteps.to(here)[stops.to(here)]
+        x_t, target = noised(self.model, pictures[chosen.to(here)], noise.to(here), t)
 
         text = self.model.encode([prompts[place] for place in chosen.tolist()])
         with predictions([self.learner], [(x_t, t, text)]) as (found,):

@@ -34,12 +34,14 @@ class Family:
         reads: the conditioning stream that is the *only* input of the parameter of this name;
             ``None`` if it has another input.
         exact_scope: the scope in which every parameter reads text alone.
+        values: part of the names of the layers that make attention's values alone.
         in_place_of: by scopes of Stable Diffusion, in which kinds speak, what they are here.
     """
 
     scopes: Mapping[str, Scope]
     reads: Callable[[str], str | None]
     exact_scope: str
+    values: str = ".to_v."
     in_place_of: Mapping[str, str] = field(default_factory=dict)
 
     def readers(self, parameters: Iterable[str]) -> dict[str, str]:

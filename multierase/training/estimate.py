@@ -9,7 +9,7 @@ import torch
 
 from multierase.models.model import Model
 from multierase.training.defaults import kind_of, with_defaults
-from multierase.training.settings import EraseSettings
+from multierase.training.settings import Asks, EraseSettings
 
 TRIAL, CERTIFICATE = 330, 90  # evaluations, at most; what concepts of a run share is counted once
 TIMED = 4  # latents that are predicted to see how fast the model is
@@ -32,11 +32,11 @@ class Estimate:
     bytes: int
 
 
-def estimate(model: Model, settings: EraseSettings, *, trains: bool = True) -> Estimate:
+def estimate(model: Model, settings: EraseSettings, *, asks: Asks = "guidance") -> Estimate:
     """Estimate what one concept takes; a few latents are predicted to see how fast the model is.
 
     Args:
-        trains: whether the method asks the denoiser; else it solves a closed form.
+        asks: as ``multierase.methods.Method`` says it of the method.
 
     Raises:
         ValueError: for a scope that the model does not have.
@@ -45,12 +45,14 @@ def estimate(model: Model, settings: EraseSettings, *, trains: bool = True) -> E
     kind = kind_of(model, settings.kind)
     settings = with_defaults(settings, kind, model)
     names = model.scope_parameters(settings.scope or model.exact_scope)
-    if not trains:
+    if asks == "nothing":
         return Estimate(0, 0.0, _bytes(model, list(model.readers), 0))
 
-    evaluations = _training(model, settings, names)
-    if kind is not None:
-        evaluations += TRIAL + CERTIFICATE
+    if asks == "pictures":
+        evaluations = _learning(settings)
+    else:
+        evaluations = _training(model, settings, names)
+        evaluations += TRIAL + CERTIFICATE if kind is not None else 0
     return Estimate(
         evaluations, evaluations * _seconds(model), _bytes(model, names, settings.rank or 0)
     )
@@ -69,6 +71,14 @@ def _training(model: Model, settings: EraseSettings, names: list[str]) -> int:
     cost = 2 if all(name in model.readers for name in names) else 3
     kept = 2 if settings.keep_weight else 1
     return sampled + latents * cost * kept
+
+
+def _learning(settings: EraseSettings) -> int:
+    """Return the evaluations of drawing pictures and of learning from them."""
+    latents = settings.steps * settings.batch_size
+    pictures = min(settings.sampling_batch, latents)
+
+    return 2 * pictures * settings.sampler_steps + 3 * latents
 
 
 def _seconds(model: Model) -> float:

@@ -14,6 +14,8 @@ Schedule = Literal["pooled", "frozen", "student"]
 Statistic = Literal["unseen", "degree", "correlation"]
 Regularizer = Literal["none", "l1", "l2"]
 Optimizer = Literal["adam", "adam8bit"]
+Asks = Literal["guidance", "pictures", "nothing"]
+"""What a method learns of the denoiser."""
 
 
 @dataclass(frozen=True)

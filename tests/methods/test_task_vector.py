@@ -4,40 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
-from families import tiny_model
 
 from multierase import Concept, erase, erase_several
 from multierase.errors import Cancelled, UsageError
 from multierase.methods import METHODS, Order, task_vector
-from multierase.methods.task_vector import _Tuning, schedule
+from multierase.methods.task_vector import _Tuning
 from multierase.training.delta import together
 
 CONCEPT = Concept("Noto", ("a church by Noto",), ("a church",))
 
 
-def test_the_schedule_is_the_noise_schedule_of_training(emoji):
-    """``x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε``, where the sampler's last picture is ``x`` at step 0."""
-    steps = 5
-    sampler = emoji.sampler(steps)
-    noise = emoji.pipeline.scheduler.alphas_cumprod.double().numpy()
-    alphas = noise[sampler.timesteps.long().numpy()]
-    last = 1.0 if emoji.pipeline.scheduler.config.set_alpha_to_one else noise[0]
-    picture = np.sqrt(alphas / last)
-    expected = np.stack([picture, np.sqrt(1 - alphas) - picture * np.sqrt(1 - last)], axis=1)
-    np.testing.assert_allclose(schedule(sampler).numpy(), expected, rtol=1e-3, atol=1e-3)
+def noised_by_hand(model, pictures, noise, t):
+    """``√ᾱ_t x_0 + √(1 − ᾱ_t) ε``."""
+    signal = model.pipeline.scheduler.alphas_cumprod[t.long()].reshape(-1, 1, 1, 1)
 
-
-def test_the_schedule_of_a_flow_is_a_straight_line(tokenizer):
-    """``x_t = x_0 + σ (ε − x_0)``."""
-    model = tiny_model("flux", tokenizer)
-    sampler = model.sampler(4)
-    shares = schedule(sampler)
-    sigmas = sampler.timesteps.double() / 1000
-    torch.testing.assert_close(shares[:, 0], torch.ones(4).double(), rtol=1e-6, atol=0)
-    torch.testing.assert_close(shares[:, 1], sigmas, rtol=1e-4, atol=1e-4)
+    return signal.sqrt() * pictures + (1 - signal).sqrt() * noise
 
 
 def loss(model, tuning, pictures, weights):
@@ -45,11 +28,11 @@ def loss(model, tuning, pictures, weights):
     generator = torch.Generator().manual_seed(5)
     noise = torch.randn(pictures.shape, generator=generator)
     total = 0.0
-    for index, (picture, of_noise) in enumerate(tuning.shares.float()):
-        t = tuning.sampler.timesteps[index].expand(len(pictures))
+    for time in tuning.sampler.timesteps:
+        x_t, t = noised_by_hand(model, pictures, noise, time), time.expand(len(pictures))
         text = model.encode(list(CONCEPT.prompts) * len(pictures))
         with torch.no_grad():
-            found = model.predict(picture * pictures + of_noise * noise, t, text, weights)
+            found = model.predict(x_t, t, text, weights)
         total += (found - noise).square().mean().item()
 
     return total
@@ -86,9 +69,7 @@ def test_the_first_step_is_adams_along_the_gradient_of_the_diffusion_loss(tiny, 
     chosen = torch.randint(len(pictures), (size,), generator=generator)
     stops = torch.randint(settings.sampler_steps, (size,), generator=generator)
     noise = torch.randn(size, *tiny.latent_shape, generator=generator)
-    shares = tuning.shares[stops].float()
-    x_t = shares[:, 0].view(-1, 1, 1, 1) * pictures[chosen]
-    x_t = x_t + shares[:, 1].view(-1, 1, 1, 1) * noise
+    x_t = noised_by_hand(tiny, pictures[chosen], noise, tuning.sampler.timesteps[stops])
 
     here = {name: tiny.parameters()[name] for name in increment.deltas}
     weights = {name: value.detach().clone().requires_grad_() for name, value in here.items()}

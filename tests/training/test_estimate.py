@@ -24,6 +24,15 @@ def test_it_is_the_most_and_not_far_from_it(emoji, tmp_path, given):
     assert expected.seconds > 0
 
 
+def test_what_a_task_vector_takes(tiny, quick, tmp_path):
+    """It draws pictures, and learns from them."""
+    settings = dataclasses.replace(quick, sampling_batch=2)
+    workspace = Workspace(tmp_path, tiny)
+    expected = workspace.estimate(settings, "task-vector")
+    (made,) = workspace.train("Noto", settings=settings, method="task-vector")
+    assert made.increment.provenance.cost.evaluations == expected.evaluations
+
+
 def test_a_closed_form_asks_no_denoiser(tiny, tmp_path):
     found = Workspace(tmp_path, tiny).estimate(EraseSettings(kind="none"), "uce")
     assert (found.evaluations, found.seconds) == (0, 0)
