@@ -35,11 +35,11 @@ from multierase import Concept, EraseSettings, Model
 from multierase.emoji import STUDIOS
 from multierase.evaluation.attacks import ATTACKS, BudgetName
 from multierase.evaluation.attacks.campaign import campaign
-from multierase.evaluation.executors.processes import Processes
 from multierase.evaluation.experiment import Experiment, Method
 from multierase.evaluation.report.rows import Rows, as_json
 from multierase.evaluation.statistics import Share
 from multierase.evaluation.sweep import sweep
+from multierase.executors.processes import Processes
 
 SIZES = (1, 3, 9)
 CASES = 2

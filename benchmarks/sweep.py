@@ -32,6 +32,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -40,13 +41,12 @@ from harness import Results, parser
 from multierase import Library
 from multierase.evaluation.concept_sets import SETS, Erased, concept_sets
 from multierase.evaluation.evaluator import Evaluator
-from multierase.evaluation.executors.executor import Executor, Observed
-from multierase.evaluation.executors.processes import Processes
-from multierase.evaluation.executors.ray import RayCluster
 from multierase.evaluation.experiment import Experiment
-from multierase.evaluation.instruments import Instruments
 from multierase.evaluation.suites import SHIPPED
 from multierase.evaluation.sweep import sweep
+from multierase.executors.executor import Done, Executor, Make
+from multierase.executors.processes import Processes
+from multierase.executors.ray import RayCluster
 
 TABLES = ("cases", "stages", "sets", "pictures", "thumbnails")
 COMPILED_SETS = 8
@@ -206,10 +206,8 @@ class Clocked:
     def works_here(self, count: int) -> bool:
         return self.executor.works_here(count)
 
-    def observe(
-        self, experiment: Experiment, sets: Sequence[Erased], instruments: Instruments
-    ) -> Observed:
-        for found in self.executor.observe(experiment, sets, instruments):
+    def map(self, make: Make, tasks: Sequence[Any]) -> Done:
+        for found in self.executor.map(make, tasks):
             self.times.append(time.monotonic())
             yield found
 

@@ -249,3 +249,10 @@ def _flush_folder(folder: Path) -> None:
 
 def _reason(error: OSError) -> str:
     return error.strerror or str(error)
+
+
+def whole_path(name: Any) -> Any:
+    """Return the whole path of what is there under this name; else what was given."""
+    path = os.path.expanduser(name) if isinstance(name, str) else ""
+
+    return str(Path(path).resolve()) if os.path.exists(path) else name

@@ -153,6 +153,7 @@ class Workspace:
         settings: EraseSettings | None = None,
         method: str = "esd",
         simultaneous: bool = False,
+        beside: Sequence[str] = (),
         overwrite: bool = False,
         resume: bool = False,
         progress: bool = False,
@@ -168,6 +169,7 @@ class Workspace:
             settings: see ``EraseSettings``.
             method: a name in ``multierase.methods.METHODS``.
             simultaneous: train each under the increments of all.
+            beside: names of concepts that other runs erase; siblings are sought among them, too.
             overwrite: replace increments of these names that are there already.
             resume: go on where an interrupted run stopped.
             progress: show a progress bar on stderr.
@@ -197,7 +199,7 @@ class Workspace:
             checkpoints=self.library.folder,
             resume=resume,
             progress=progress,
-            library=sorted(self.library),
+            library=sorted({*self.library, *beside}),
             cache=self.library.folder,
             watch=watch,
         )

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from multierase import EraseSettings, Workspace
 from multierase.evaluation.concept_sets import concept_sets
-from multierase.evaluation.executors.processes import Processes
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.report.files import write_report
 from multierase.evaluation.report.rows import Rows, name_of
 from multierase.evaluation.sweep import sweep
+from multierase.executors.processes import Processes
 
 
 def parsed() -> argparse.Namespace:

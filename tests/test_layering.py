@@ -43,6 +43,7 @@ interop.sources.concept_ablation interop.sources.full interop.sources.bare
 interop.sources.low_rank interop.sources.mace interop.sources.kohya interop.sources.peft
 interop.sources.choice interop.differences interop.parts interop.projecting interop.importing
 workspace serving interop.eval_unlearn
+executors executors.executor executors.processes executors.ray executors.choice many
 evaluation evaluation.attacks evaluation.experiment evaluation.concept_sets evaluation.cases
 evaluation.suites
 evaluation.weights evaluation.statistics
@@ -54,9 +55,7 @@ evaluation.attacks.random_tokens evaluation.attacks.run
 evaluation.judges.clip evaluation.judges.classifiers evaluation.judges.nudity evaluation.measures
 evaluation.observations evaluation.instruments evaluation.attacks.asking evaluation.erasers
 evaluation.evaluator
-evaluation.reference evaluation.executors evaluation.executors.executor
-evaluation.executors.processes evaluation.executors.ray evaluation.executors.choice
-evaluation.database evaluation.store evaluation.report
+evaluation.reference evaluation.database evaluation.store evaluation.report
 evaluation.report.attacked evaluation.report.rows evaluation.sweep evaluation.attacks.campaign
 evaluation.evaluate evaluation.report.tables evaluation.report.html evaluation.report.files
 demo doctor

@@ -13,17 +13,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from multierase.app.session import Session, require_few
 from multierase.errors import Cancelled, UsageError, suggest
-from multierase.evaluation.concept_sets import Erased, Stage, concept_sets
-from multierase.evaluation.evaluator import Evaluator, one_thread
-from multierase.evaluation.executors.executor import Here, Observed
+from multierase.evaluation.concept_sets import Stage, concept_sets
+from multierase.evaluation.evaluator import Evaluator
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.instruments import Instruments, load_instruments
 from multierase.evaluation.report.files import write_report
 from multierase.evaluation.suites import Suite, load_suite, shipped_suites, suite_of
 from multierase.evaluation.sweep import ingredients, settings_of, sweep
+from multierase.executors.executor import Done, Here, Make, one_thread
 from multierase.files import digest_bytes
 from multierase.models.sources import EMBEDDED
 from multierase.prompts.concepts import slug
@@ -149,19 +150,17 @@ class _Telling(Here):
     """An evaluator of this process that tells after each set how many are done."""
 
     def __init__(self, evaluator: Evaluator, tell: Tell):
-        super().__init__(evaluator)
+        super().__init__(evaluator.observe)
         self.tell = tell
 
-    def observe(
-        self, experiment: Experiment, sets: Sequence[Erased], instruments: Instruments
-    ) -> Observed:
-        for done, observed in enumerate(super().observe(experiment, sets, instruments), start=1):
+    def map(self, make: Make, tasks: Sequence[Any]) -> Done:
+        for done, observed in enumerate(super().map(make, tasks), start=1):
             yield observed
             # Whoever took it has stored it by now.
-            if not self.tell(done, len(sets)) and done < len(sets):
+            if not self.tell(done, len(tasks)) and done < len(tasks):
                 raise Cancelled(
-                    f"the sweep was ended after {done} of {len(sets)} sets; they are kept, and the "
-                    "same sweep goes on from there"
+                    f"the sweep was ended after {done} of {len(tasks)} sets; they are kept, and "
+                    "the same sweep goes on from there"
                 )
 
 

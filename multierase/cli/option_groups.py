@@ -51,6 +51,36 @@ def library(help: str = "folder of increments") -> Option:
     return Option("--library", help, required=True, metavar="FOLDER")
 
 
+def executors(default: str | None) -> list[Option]:
+    """Where work is done that goes to several workers.
+
+    Args:
+        default: ``None`` where it is done in one run unless an executor is asked for.
+    """
+    kinds = one_of(("processes", "ray"))
+    return [
+        Option(
+            "--workers", "processes of one thread each; by default one per core", type=int | None
+        ),
+        Option(
+            "--executor",
+            "where the workers are: on this machine, or on a Ray cluster whose nodes all see the "
+            "same folders",
+            type=kinds if default else kinds | None,
+            default=default,
+        ),
+        Option(
+            "--address", "address of the Ray cluster; by default one is started", type=str | None
+        ),
+        Option(
+            "--gpus_per_worker",
+            "share of a GPU per worker, on a Ray cluster",
+            type=float,
+            default=0.5,
+        ),
+    ]
+
+
 def keep_file() -> Option:
     return Option("--keep_file", f"more {PROMPT_LIST}", type=str | None, metavar="FILE")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from multierase.cli.flags import Option, one_of, settings_options
-from multierase.cli.option_groups import base, composition, keep_file, library, solve
+from multierase.cli.option_groups import base, composition, executors, keep_file, library, solve
 from multierase.cli.options_evaluation import (
     attack_options,
     evaluate_options,
@@ -68,6 +68,14 @@ def _erase() -> list[Option]:
     methods = [f"{name} {method.about.replace(';', ',')}" for name, method in METHODS.items()]
     return [
         Option("concepts", "names of the concepts to erase", several=True, default=[]),
+        Option(
+            "--concepts_file",
+            "names of more concepts: a .txt with one a line, or a .csv with a column 'concept', "
+            "and 'kind', 'anchor' or 'siblings' for what differs; each is a run of its own, in one "
+            "of several workers",
+            type=str | None,
+            metavar="FILE",
+        ),
         *base(),
         library("folder of increments; made if need be"),
         Option(
@@ -105,7 +113,13 @@ def _erase() -> list[Option]:
             switch=True,
         ),
         Option("--overwrite", "replace the files of concepts that are in the library", switch=True),
-        Option("--resume", "go on where an interrupted erasure stopped", switch=True),
+        Option(
+            "--resume",
+            "go on where an interrupted erasure stopped; of a file's concepts, those that are in "
+            "the library are done",
+            switch=True,
+        ),
+        *executors(None),
         *erase_settings(),
     ]
 

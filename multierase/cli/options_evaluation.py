@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multierase.cli.flags import Option, one_of
-from multierase.cli.option_groups import base, keep_file, solve
+from multierase.cli.option_groups import base, executors, keep_file, solve
 
 CHANGING = ("increments", "uce")  # ways that change weights and need no more than their name
 
@@ -172,25 +172,7 @@ def sweep_options() -> list[Option]:
             several=True,
             metavar="EVENT",
         ),
-        Option(
-            "--workers", "processes of one thread each; by default one per core", type=int | None
-        ),
-        Option(
-            "--executor",
-            "where the workers are: on this machine, or on a Ray cluster whose nodes all see the "
-            "same folders",
-            type=one_of(("processes", "ray")),
-            default="processes",
-        ),
-        Option(
-            "--address", "address of the Ray cluster; by default one is started", type=str | None
-        ),
-        Option(
-            "--gpus_per_worker",
-            "share of a GPU per worker, on a Ray cluster",
-            type=float,
-            default=0.5,
-        ),
+        *executors("processes"),
     ]
 
 

@@ -101,17 +101,15 @@ def open_workspace(arguments: Namespace, *, said: bool = False, **more: Any) -> 
         announce(f"loading {arguments.base}")
     from multierase.workspace import Workspace
 
-    return Workspace(
-        library=arguments.library,
-        base=arguments.base,
-        base_config=arguments.base_config,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        t5_length=arguments.t5_length,
-        resolution=arguments.resolution,
-        offload=arguments.offload,
-        **more,
-    )
+    loading = loading_of(arguments)
+    return Workspace(library=arguments.library, base=arguments.base, **loading, **more)
+
+
+def loading_of(arguments: Namespace) -> dict[str, Any]:
+    """Return how a base is loaded, by the flags that every verb with a base has."""
+    names = ("base_config", "device", "dtype", "t5_length", "resolution", "offload")
+
+    return {name: arguments[name] for name in names}
 
 
 def experiment_fields(arguments: Namespace) -> Mapping[str, Any]:

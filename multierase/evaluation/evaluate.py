@@ -10,8 +10,7 @@ from tqdm import tqdm
 
 from multierase.errors import UsageError
 from multierase.evaluation.concept_sets import Erased, require_once
-from multierase.evaluation.evaluator import Evaluator, one_thread
-from multierase.evaluation.executors.processes import Processes
+from multierase.evaluation.evaluator import Evaluator
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.instruments import Instruments, load_instruments
 from multierase.evaluation.observations import Observations
@@ -19,6 +18,8 @@ from multierase.evaluation.reference import load_reference
 from multierase.evaluation.report.rows import Rows, as_json, by_concept, made_with, row_of
 from multierase.evaluation.suites import suite_of
 from multierase.evaluation.sweep import ingredients, method_name, settings_of, sweep
+from multierase.executors.executor import one_thread
+from multierase.executors.processes import Processes
 
 
 @dataclass

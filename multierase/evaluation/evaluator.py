@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -163,14 +162,3 @@ def to_show(suite: Suite) -> list[int]:
 
     numbers = dict.fromkeys([*first.values(), *(case.number for case in suite.cases)])
     return list(numbers)[: suite.thumbnails]
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Work in one thread for a ``with`` block: sums of floating-point numbers depend on it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,15 +15,18 @@ from multierase.errors import UsageError
 from multierase.evaluation.concept_sets import Erased, Stage
 from multierase.evaluation.database import locked
 from multierase.evaluation.erasers import peer_digest
-from multierase.evaluation.evaluator import one_thread
-from multierase.evaluation.executors.executor import Executor, base_first
-from multierase.evaluation.executors.processes import Processes
+from multierase.evaluation.evaluator import Evaluator
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.instruments import Instruments, load_instruments
 from multierase.evaluation.reference import load_reference, reference_digest
 from multierase.evaluation.store import Store
-from multierase.evaluation.suites import Suite, suite_of
+from multierase.evaluation.suites import Suite, shipped_suites, suite_of
+from multierase.executors.executor import Done, Executor, Work, one_thread
+from multierase.executors.processes import Processes
+from multierase.files import whole_path
 from multierase.increments.library import Library
+
+PATHS = ("library", "base_config", "peer", "prompts", "fid", "reference")
 
 
 def sweep(
@@ -65,7 +69,11 @@ def sweep(
 
         done = store.done()
         left = [erased for erased in wanted if erased not in done]
-        observed = base_first(executor.observe(experiment, left, instruments), left)
+        if executor.works_here(len(left)):
+            make = partial(_observer, experiment, instruments)
+        else:
+            make = partial(_observer, with_whole_paths(experiment, suite))
+        observed = base_first(executor.map(make, left), left)
         with tqdm(
             total=len(wanted), initial=len(done & set(wanted)), desc="sets", disable=not progress
         ) as bar:
@@ -74,6 +82,44 @@ def sweep(
                 bar.update()
 
     return store
+
+
+def _observer(experiment: Experiment, instruments: Instruments | None = None) -> Work:
+    """Return what observes a set, in a worker that loads its own instruments or has them."""
+    return Evaluator(experiment, instruments=instruments).observe
+
+
+def base_first(observed: Done, sets: Sequence[Erased]) -> Done:
+    """Yield the base first if it is one of the sets: the others are compared with it."""
+    early, waiting = [], () in sets
+    for erased, observations in observed:
+        if erased and waiting:
+            early.append((erased, observations))
+            continue
+
+        yield erased, observations
+        if waiting:
+            waiting = False
+            yield from early
+
+
+def with_whole_paths(experiment: Experiment, suite: Suite) -> Experiment:
+    """Return the experiment for a worker with another working directory: with whole paths.
+
+    Names of what is shipped, and hub ids, stay. What the suite names beside its YAML is in it too.
+    """
+    names = {name: whole_path(getattr(experiment, name)) for name in PATHS}
+    names["clip"] = whole_path(suite.clip)
+    if experiment.base != "emoji":
+        names["base"] = whole_path(experiment.base)
+    if experiment.suite not in shipped_suites():
+        names["suite"] = whole_path(experiment.suite)
+
+    judge = {}
+    for option, value in suite.judge.items():
+        judge[option] = value if option == "name" else whole_path(value)
+
+    return replace(experiment, judge=judge, **names)
 
 
 def settings_of(experiment: Experiment, instruments: Instruments) -> dict:

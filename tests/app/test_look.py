@@ -25,13 +25,13 @@ from multierase.app.sweeping import (
 from multierase.errors import Cancelled, UnknownConcept, UsageError
 from multierase.evaluation.concept_sets import concept_sets
 from multierase.evaluation.evaluator import Evaluator
-from multierase.evaluation.executors.processes import Processes
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.instruments import load_instruments
 from multierase.evaluation.report.rows import Rows, as_json
 from multierase.evaluation.store import Store
 from multierase.evaluation.suites import load_suite, suite_of
 from multierase.evaluation.sweep import sweep
+from multierase.executors.processes import Processes
 from multierase.pictures import matrix_picture, to_picture
 from multierase.separation.crosstalk import RELATIVE
 

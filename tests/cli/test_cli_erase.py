@@ -256,3 +256,36 @@ def test_a_list_as_it_was_once_written_is_warned_of(run, tmp_path):
     flags = ("--library", tmp_path / "lib", *ONE_STEP)
     _, _, err = run("erase", "Noto", "--prompts", "[a cat, a cow]", *flags)
     assert "is taken as one prompt; give several as --prompts A B" in " ".join(err.split())
+
+
+def test_a_file_of_concepts_is_a_run_each(run, run_json, tmp_path):
+    (tmp_path / "own.csv").write_text("concept,kind,anchor\nNoto,,a cat\nFirefox,none,\n")
+    flags = ("--concepts-file", tmp_path / "own.csv", "--library", tmp_path / "lib", *ONE_STEP)
+    report = run_json("erase", "Twemoji", *flags, "--workers", "1")
+    assert [row["concept"] for row in report["increments"]] == ["Twemoji", "Noto", "Firefox"]
+    assert [set(row) for row in report["increments"]] == [KEYS] * 3
+    anchors = {name: one.provenance.anchor for name, one in Library(tmp_path / "lib").items()}
+    assert anchors == {"Twemoji": "", "Noto": "a cat", "Firefox": ""}
+
+    code, out, err = run("erase", "Twemoji", *flags, "--resume", "--executor", "processes")
+    assert code == 0
+    assert [line for line in err.splitlines() if line.startswith("concept  ")]
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--simultaneous",), "--simultaneous is one run of all concepts"),
+        (("--prompts", "a cat by Noto"), "--prompts are one concept's, 2 concepts given"),
+        (("--address", "10.0.0.1:6379"), "--address is a Ray cluster's: give --executor ray too"),
+        (("--workers", "0"), "0 workers: give 1 or more"),
+    ],
+)
+def test_what_a_file_of_concepts_does_not_go_with(run, tmp_path, more, message):
+    (tmp_path / "own.txt").write_text("Noto\nFirefox\n")
+    flags = ("--concepts-file", tmp_path / "own.txt", "--library", tmp_path / "lib")
+    code, _, err = run("erase", *flags, *more)
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "lib").exists()

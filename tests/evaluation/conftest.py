@@ -13,9 +13,9 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
 from multierase.evaluation.concept_sets import concept_sets
-from multierase.evaluation.executors.processes import Processes
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.sweep import sweep
+from multierase.executors.processes import Processes
 from multierase.increments.library import Library
 from multierase.methods import erase_several
 from multierase.training.settings import EraseSettings

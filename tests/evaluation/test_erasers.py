@@ -18,9 +18,9 @@ from multierase.evaluation.erasers import (
     peer_digest,
 )
 from multierase.evaluation.evaluator import Evaluator
-from multierase.evaluation.executors.processes import Processes
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.sweep import sweep
+from multierase.executors.processes import Processes
 from multierase.generate import generate
 from multierase.models.loading import from_pipeline
 from multierase.sampling import SamplingSettings

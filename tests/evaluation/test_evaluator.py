@@ -6,13 +6,14 @@ import torch
 
 from multierase.errors import UsageError
 from multierase.evaluation.evaluate import evaluate
-from multierase.evaluation.evaluator import Evaluator, one_thread, to_show
-from multierase.evaluation.executors.processes import Processes
+from multierase.evaluation.evaluator import Evaluator, to_show
 from multierase.evaluation.instruments import Instruments, load_instruments
 from multierase.evaluation.judges.clip import Clip
 from multierase.evaluation.report.rows import Rows, row_of
 from multierase.evaluation.suites import suite_of
 from multierase.evaluation.sweep import sweep
+from multierase.executors.executor import one_thread
+from multierase.executors.processes import Processes
 from multierase.generate import generate
 from multierase.sampling import SamplingSettings
 from multierase.workspace import Workspace

@@ -5,12 +5,12 @@ import pytest
 from PIL import Image
 
 from multierase.errors import DatabaseError, WeightsFileError
-from multierase.evaluation.executors.processes import Processes
 from multierase.evaluation.instruments import load_instruments
 from multierase.evaluation.judges.nudity import NudeNetJudge
 from multierase.evaluation.reference import load_reference
 from multierase.evaluation.report.rows import Rows
 from multierase.evaluation.sweep import sweep
+from multierase.executors.processes import Processes
 from multierase.generate import generate
 from multierase.pictures import to_picture
 from multierase.sampling import SamplingSettings

@@ -11,11 +11,12 @@ import torch
 from multierase.errors import DatabaseError, UnknownConcept
 from multierase.evaluation.concept_sets import concept_sets
 from multierase.evaluation.database import locked
-from multierase.evaluation.evaluator import Evaluator, one_thread
-from multierase.evaluation.executors.processes import Processes
+from multierase.evaluation.evaluator import Evaluator
 from multierase.evaluation.report.rows import Rows
 from multierase.evaluation.statistics import Share
 from multierase.evaluation.sweep import all_concepts, sweep
+from multierase.executors.executor import one_thread
+from multierase.executors.processes import Processes
 
 NAMES = ("Firefox", "Noto", "Twemoji")
 SUBJECTS = ["church", "cat", "cat"]
@@ -137,7 +138,7 @@ def test_a_failed_sweep_closes_its_database(experiment, subsets, tmp_path):
         def works_here(self, count):
             return True
 
-        def observe(self, experiment, sets, instruments):
+        def map(self, make, tasks):
             raise ConnectionError("no cluster")
             yield
 

@@ -3,39 +3,53 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
+from tqdm import tqdm
 
-from multierase.cli.console import DEGREE, next_step, print_table, say
+from multierase.cli.console import DEGREE, next_step, percent, print_table, say, shown
 from multierase.cli.requests import (
+    announce,
     listed_in,
+    loading_of,
     open_workspace,
     settings_of,
     warn_of_entangled,
     warn_of_old_lists,
 )
 from multierase.errors import ConceptRefused, UsageError
+from multierase.files import plain
+from multierase.increments.header import Header
 from multierase.increments.library import Library
 from multierase.increments.provenance import in_words
 from multierase.methods import Refusal
+from multierase.prompts.concept_lists import ListedConcept, read_concepts
 from multierase.prompts.concepts import Concept, require_distinct
 from multierase.training.settings import EraseSettings
 
 if TYPE_CHECKING:
-    from multierase.workspace import Trained, Workspace
+    from multierase.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("concept", "file", "steps", "degree", "stop", "evaluations", "seconds")
+LINE, WIDEST = "{:<40} {:>8} {:>12} {:>9}", 40  # of the table that grows as concepts are erased
 
 
 def run_erase(arguments: Namespace) -> dict:
     """Train an increment of each concept into the library."""
     settings = settings_of(EraseSettings, arguments)
-    concepts = _concepts(arguments)
+    listed = [ListedConcept(name) for name in arguments.concepts]
+    if arguments.concepts_file is not None:
+        listed += read_concepts(arguments.concepts_file)
+    if arguments.concepts_file is not None or arguments.executor is not None:
+        return _many(arguments, settings, listed)
+    concepts = _concepts(arguments, listed)
     keep = listed_in(arguments.keep_file)
     _check_targets(arguments, [concept.name for concept in concepts])
 
@@ -50,21 +64,87 @@ def run_erase(arguments: Namespace) -> dict:
         progress=True,
     )
 
-    rows = [_row(result) for result in results if not isinstance(result, Refusal)]
-    refused = [
-        {"concept": result.concept, "reason": result.reason}
-        for result in results
-        if isinstance(result, Refusal)
-    ]
+    headers = workspace.library.headers()
+    rows = [_row(headers[one.concept]) for one in results if not isinstance(one, Refusal)]
+    report = _report(rows, [one for one in results if isinstance(one, Refusal)])
+
+    _warn_of_entangled(workspace, [row["concept"] for row in rows])
+    return rows[0] if len(concepts) == 1 else report
+
+
+def _report(rows: Sequence[dict], refusals: Sequence[Refusal]) -> dict:
+    """Return what was made and what was refused.
+
+    Raises:
+        ConceptRefused: if nothing was made.
+    """
+    refused = [{"concept": one.concept, "reason": one.reason} for one in refusals]
     if not rows:
         raise ConceptRefused(
             f"refused {[row['concept'] for row in refused]}: {refused[0]['reason']}"
         )
 
-    _warn_of_entangled(workspace, [row["concept"] for row in rows])
-    if len(concepts) == 1:
-        return rows[0]
-    return {"increments": rows, **({"refused": refused} if refused else {})}
+    return {"increments": list(rows), **({"refused": refused} if refused else {})}
+
+
+def _many(arguments: Namespace, settings: EraseSettings, listed: Sequence[ListedConcept]) -> dict:
+    """Erase concepts apart, in several workers."""
+    if arguments.simultaneous:
+        raise UsageError(
+            "--simultaneous is one run of all concepts: leave --concepts_file and --executor out"
+        )
+    named = _concepts(arguments, listed)
+    keep = tuple(listed_in(arguments.keep_file))
+
+    announce(f"erasing {len(named)} concepts of {arguments.base}")
+    from multierase.executors.choice import executor_of
+    from multierase.many import Site, Task, erase_many
+
+    tasks = []
+    for one, concept in zip(listed, named, strict=True):
+        own = {"kind": one.kind, "siblings": one.siblings}
+        given = {name: value for name, value in own.items() if value is not None}
+        tasks.append(Task(concept, replace(settings, **given)))
+    site = Site(
+        arguments.library,
+        arguments.base,
+        loading_of(arguments),
+        keep,
+        arguments.method,
+        arguments.overwrite,
+    )
+    executor = executor_of(
+        arguments.executor or "processes",
+        arguments.workers,
+        arguments.address,
+        arguments.gpus_per_worker,
+    )
+
+    found = erase_many(tasks, site, executor, resume=arguments.resume)
+    done = dict(_told(found, len(tasks), Library(arguments.library, create=True)))
+    in_order = [done[task.concept.name] for task in tasks]
+    return _report(
+        [_row(one) for one in in_order if isinstance(one, Header)],
+        [one for one in in_order if isinstance(one, Refusal)],
+    )
+
+
+def _told(
+    found: Iterator[tuple[str, Path | Refusal]], count: int, library: Library
+) -> Iterator[tuple[str, Header | Refusal]]:
+    """Pass on what was erased, and say each on a line of a table as it is there."""
+    with tqdm(total=count, desc="concepts") as bar:
+        bar.write(LINE.format("concept", "gone", "evaluations", "seconds"), sys.stderr)
+        for name, made in found:
+            one = made if isinstance(made, Refusal) else library.headers()[name]
+            cells = ["refused", "", ""]
+            if isinstance(one, Header):
+                row = _row(one)
+                gone = (row["certificate"] or {}).get("gone")
+                cells = [percent(gone), shown(row["evaluations"]), shown(row["seconds"])]
+            bar.write(LINE.format(plain(name)[:WIDEST], *cells), sys.stderr)
+            bar.update()
+            yield name, one
 
 
 def print_erase(report: dict) -> None:
@@ -90,27 +170,27 @@ def look_at(row: Mapping) -> None:
     next_step("generate", prompt, *base, *where, "--compare", "--out", f"{file.stem}.png")
 
 
-def _concepts(arguments: Namespace) -> list[Concept]:
-    if not arguments.concepts:
+def _concepts(arguments: Namespace, listed: Sequence[ListedConcept]) -> list[Concept]:
+    if not listed:
         raise UsageError(
             "name at least one concept, right after the verb: "
             "multierase erase NAME --library FOLDER"
         )
     warn_of_old_lists(arguments, "prompts", "keep")
 
-    listed = [tagged.prompt for tagged in listed_in(arguments.prompts_file)]
-    prompts = (*arguments.prompts, *listed)
-    if prompts and len(arguments.concepts) > 1:
+    in_file = [tagged.prompt for tagged in listed_in(arguments.prompts_file)]
+    prompts = (*arguments.prompts, *in_file)
+    if prompts and len(listed) > 1:
         raise UsageError(
-            f"--prompts are one concept's, {len(arguments.concepts)} concepts given: "
-            "erase them one by one"
+            f"--prompts are one concept's, {len(listed)} concepts given: erase them one by one"
         )
 
-    require_distinct(arguments.concepts)
-    return [
-        Concept(name, prompts, anchor=arguments.anchor, erase_from=arguments.erase_from)
-        for name in arguments.concepts
-    ]
+    require_distinct([one.name for one in listed])
+    concepts = []
+    for one in listed:
+        anchor = arguments.anchor if one.anchor is None else one.anchor
+        concepts.append(Concept(one.name, prompts, anchor=anchor, erase_from=arguments.erase_from))
+    return concepts
 
 
 def _check_targets(arguments: Namespace, names: list[str]) -> None:
@@ -119,12 +199,12 @@ def _check_targets(arguments: Namespace, names: list[str]) -> None:
         Library(arguments.library).check_targets(names, overwrite=arguments.overwrite)
 
 
-def _row(trained: Trained) -> dict:
-    made = trained.increment.provenance
+def _row(increment: Header) -> dict:
+    made = increment.provenance
     return {
         "concept": made.concept,
-        "file": str(trained.path),
-        "base": trained.increment.base.name,
+        "file": str(increment.path),
+        "base": increment.base.name,
         "stop_reason": made.stop and made.stop.reason,
         "erasure_degree": made.stop and made.stop.degree,
         "steps": made.stop and made.stop.steps,

@@ -44,9 +44,9 @@ def print_evaluate(report: dict) -> None:
 def run_sweep(arguments: Namespace) -> dict:
     """Judge many sets of concepts into a database; what is in it already is not done again."""
     announce(f"loading {arguments.base}")
-    from multierase.evaluation.executors.choice import executor_of
     from multierase.evaluation.report.rows import Rows, as_json, made
     from multierase.evaluation.sweep import all_concepts, sweep
+    from multierase.executors.choice import executor_of
 
     experiment = experiment_of(arguments)
     concepts = arguments.concepts or all_concepts(experiment, arguments.sets)

@@ -15,13 +15,14 @@ from multierase.evaluation.attacks import ATTACKS
 from multierase.evaluation.attacks.asking import attack_concept, cases_of
 from multierase.evaluation.attacks.run import Attacked, copied, target_of
 from multierase.evaluation.database import Database, locked
-from multierase.evaluation.evaluator import Evaluator, one_thread
+from multierase.evaluation.evaluator import Evaluator
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.report.attacked import success_of
 from multierase.evaluation.statistics import mean
 from multierase.evaluation.store import differences
 from multierase.evaluation.suites import suite_of
 from multierase.evaluation.sweep import ingredients, settings_of
+from multierase.executors.executor import one_thread
 
 ERASED, RESTORED, BASE = "erased", "restored", "base"
 TABLES = (

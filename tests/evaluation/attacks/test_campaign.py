@@ -15,13 +15,13 @@ from multierase.evaluation.attacks import campaign as module
 from multierase.evaluation.attacks.asking import cases_of
 from multierase.evaluation.attacks.campaign import campaign
 from multierase.evaluation.cases import Case
-from multierase.evaluation.executors.processes import Processes
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.report.files import write_report
 from multierase.evaluation.report.rows import Rows
 from multierase.evaluation.report.tables import as_csv
 from multierase.evaluation.suites import load_suite
 from multierase.evaluation.sweep import sweep
+from multierase.executors.processes import Processes
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from multierase.errors import MissingExtra, UsageError, WeightsFileError
-from multierase.evaluation.executors.processes import Processes
 from multierase.evaluation.judges import nudity
 from multierase.evaluation.judges.nudity import EXPOSED, NudeNetJudge, exposed_counts
 from multierase.evaluation.report.rows import Rows
 from multierase.evaluation.sweep import sweep
+from multierase.executors.processes import Processes
 from multierase.increments.library import Library
 
 pytestmark = pytest.mark.slow  # networks of some size

@@ -1,4 +1,4 @@
-"""Sets observed on a Ray cluster, whose workers and nodes may die at any time."""
+"""Tasks done on a Ray cluster, whose workers and nodes may die at any time."""
 
 from __future__ import annotations
 
@@ -8,25 +8,18 @@ import math
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import torch
 
 import multierase
 from multierase.errors import MissingExtra, UsageError
-from multierase.evaluation.concept_sets import Erased
-from multierase.evaluation.evaluator import Evaluator
-from multierase.evaluation.executors.executor import Observed
-from multierase.evaluation.experiment import Experiment
-from multierase.evaluation.instruments import Instruments
-from multierase.evaluation.observations import Observations
-from multierase.evaluation.suites import Suite, shipped_suites
+from multierase.executors.executor import Done, Make
 
-OBJECT_STORE = 256 * 2**20  # bytes, of a Ray that is started here: observations are small
-DEATHS = 3  # of workers at one set: then the set is what kills them
-PATHS = ("library", "base_config", "peer", "prompts", "fid", "reference")
+OBJECT_STORE = 256 * 2**20  # bytes, of a Ray that is started here: what comes of a task is small
+DEATHS = 3  # of workers at one task: then the task is what kills them
 
 
 @dataclass(frozen=True)
@@ -34,7 +27,7 @@ class RayCluster:
     """Actors on a Ray cluster, each with one core and, if there are GPUs, a share of one.
 
     Every node has the same multierase and torch, and sees library, suite and base under the same
-    paths. A set whose worker or node dies is given to another, and another worker is started as
+    paths. A task whose worker or node dies is given to another, and another worker is started as
     soon as there is room for it.
 
     Args:
@@ -66,29 +59,25 @@ class RayCluster:
         """Is this process itself the worker? Never: nodes are elsewhere."""
         return False
 
-    def observe(
-        self, experiment: Experiment, sets: Sequence[Erased], instruments: Instruments
-    ) -> Observed:
-        """Yield each set with its observations.
+    def map(self, make: Make, tasks: Sequence[Any]) -> Done:
+        """Yield each task with what came of it.
 
         Raises:
             ConnectionError: without a cluster.
             TimeoutError: if no worker is left.
-            ChildProcessError: for a set at which one worker after another dies.
+            ChildProcessError: for a task at which one worker after another dies.
             Exception: what a worker itself raises.
         """
-        if not sets:
+        if not tasks:
             return
-        whole = with_whole_paths(experiment, instruments.suite)
 
         with _connected(self.address) as ray:
             room, options = self._room(ray.cluster_resources())
-            actor = ray.remote(_Actor).options(**options)
-            crew = _Crew(ray, actor, whole, sets, self.patience)
-            for _ in range(min(self.workers or room, len(sets))):
+            crew = _Crew(ray, ray.remote(_Actor).options(**options), make, tasks, self.patience)
+            for _ in range(min(self.workers or room, len(tasks))):
                 crew.start()
 
-            yield from crew.observations()
+            yield from crew.done()
 
     def _room(self, has: dict[str, float]) -> tuple[int, dict]:
         """Return how many workers a cluster with these resources can hold, and what each takes."""
@@ -97,32 +86,6 @@ class RayCluster:
         room = min(cores, int(has["GPU"] / gpus)) if gpus else cores
 
         return max(room, 1), {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0}
-
-
-def with_whole_paths(experiment: Experiment, suite: Suite) -> Experiment:
-    """Return the experiment for a worker with another working directory: with whole paths.
-
-    Names of what is shipped, and hub ids, stay. What the suite names beside its YAML is in it too.
-    """
-    names = {name: _whole(getattr(experiment, name)) for name in PATHS}
-    names["clip"] = _whole(suite.clip)
-    if experiment.base != "emoji":
-        names["base"] = _whole(experiment.base)
-    if experiment.suite not in shipped_suites():
-        names["suite"] = _whole(experiment.suite)
-
-    judge = {}
-    for option, value in suite.judge.items():
-        judge[option] = value if option == "name" else _whole(value)
-
-    return replace(experiment, judge=judge, **names)
-
-
-def _whole(name: str | float | None) -> str | float | None:
-    """Return the whole path of what is there under this name; else the name."""
-    path = os.path.expanduser(name) if isinstance(name, str) else ""
-
-    return str(Path(path).resolve()) if os.path.exists(path) else name
 
 
 def _ray() -> ModuleType:
@@ -179,95 +142,90 @@ class _Actor:
     It loads nothing when it is made, so that an error of loading can be told from a node that died.
     """
 
-    def start(self, experiment: Experiment, versions: dict[str, str]) -> None:
+    def start(self, make: Make, versions: dict[str, str]) -> None:
         if versions != _versions():
             raise ValueError(
-                f"the driver has {versions}, a worker {_versions()}: rows depend on them, so "
+                f"the driver has {versions}, a worker {_versions()}: results depend on them, so "
                 "install the same everywhere"
             )
         torch.set_num_threads(1)
-        self.evaluator = Evaluator(experiment)
+        self.work = make()
 
-    def observe(self, erased: Erased) -> Observations:
-        return self.evaluator.observe(erased)
+    def do(self, task: Any) -> Any:
+        return self.work(task)
 
 
 class _Crew:
-    """The actors of one sweep, and the set that each is working on."""
+    """The actors of one call, and the task that each is working on."""
 
-    def __init__(
-        self,
-        ray: ModuleType,
-        actor,
-        experiment: Experiment,
-        sets: Sequence[Erased],
-        patience: float,
-    ):
-        self.ray, self.actor, self.experiment, self.patience = ray, actor, experiment, patience
-        self.waiting = collections.deque(sets)
-        self.left = self.total = len(sets)
+    def __init__(self, ray: ModuleType, actor, make: Make, tasks: Sequence[Any], patience: float):
+        self.ray, self.actor, self.make, self.patience = ray, actor, make, patience
+        # By its place: a task itself may be anything.
+        self.tasks = tasks
+        self.waiting = collections.deque(range(len(tasks)))
+        self.left = len(tasks)
         self.idle: list = []
-        # By the result that is to come: the worker, and its set, which is None while it starts.
+        # By the result that is to come: the worker, and its task's place, None while it starts.
         self.running: dict = {}
-        self.deaths: collections.Counter[Erased | None] = collections.Counter()
+        self.deaths: collections.Counter[int | None] = collections.Counter()
 
     def start(self) -> None:
         """Start one more worker."""
         worker = self.actor.remote()
-        result = worker.start.remote(self.experiment, _versions())
+        result = worker.start.remote(self.make, _versions())
         self.running[result] = worker, None
 
-    def observations(self) -> Observed:
-        """Yield each set as it is finished."""
+    def done(self) -> Done:
+        """Yield each task as it is finished."""
         while self.left:
             while self.waiting and self.idle:
-                worker, erased = self.idle.pop(), self.waiting.popleft()
-                self.running[worker.observe.remote(erased)] = worker, erased
+                worker, place = self.idle.pop(), self.waiting.popleft()
+                self.running[worker.do.remote(self.tasks[place])] = worker, place
 
             for result in self._finished():
                 yield from self._taken(result)
 
-    def _taken(self, result) -> Observed:
-        """Yield a finished set; start another worker if this one died."""
-        worker, erased = self.running.pop(result)
+    def _taken(self, result) -> Done:
+        """Yield a finished task; start another worker if this one died."""
+        worker, place = self.running.pop(result)
         try:
-            observations = self.ray.get(result)
+            found = self.ray.get(result)
         except self.ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except self.ray.exceptions.RayError as error:
-            self._lost(worker, erased, error)
+            self._lost(worker, place, error)
             return
 
         self.idle.append(worker)
-        self.deaths[erased] = 0
-        if erased is not None:
+        self.deaths[place] = 0
+        if place is not None:
             self.left -= 1
-            yield erased, observations
+            yield self.tasks[place], found
 
     def _finished(self) -> list:
-        working = any(erased is not None for _, erased in self.running.values())
+        working = any(place is not None for _, place in self.running.values())
         patience = None if working else self.patience
         results, _ = self.ray.wait(list(self.running), timeout=patience)
 
         if not results:
             raise TimeoutError(
-                f"no worker for {self.patience:g} s: {self.left} of {self.total} sets are left; "
-                f"the cluster has {self.ray.cluster_resources()}. All finished sets are kept, and "
-                "the same command goes on when there is room"
+                f"no worker for {self.patience:g} s: {self.left} of {len(self.tasks)} are left; "
+                f"the cluster has {self.ray.cluster_resources()}. All that is finished is kept, "
+                "and the same command goes on when there is room"
             )
 
         return results
 
-    def _lost(self, worker, erased: Erased | None, error: Exception) -> None:
-        """Start another worker for one that died, and give its set to whoever is free first."""
+    def _lost(self, worker, place: int | None, error: Exception) -> None:
+        """Start another worker for one that died, and give its task to whoever is free first."""
         self.ray.kill(worker)  # where it is the result alone that was lost
-        self.deaths[erased] += 1
-        if self.deaths[erased] >= DEATHS:
-            when = "as they start" if erased is None else f"at the set {list(erased)}"
+        self.deaths[place] += 1
+        if self.deaths[place] >= DEATHS:
+            when = "as they start" if place is None else f"at {self.tasks[place]}"
             raise ChildProcessError(
                 f"{DEATHS} workers died {when}, the last with: {error}"
             ) from error
 
-        if erased is not None:
-            self.waiting.appendleft(erased)
+        if place is not None:
+            self.waiting.appendleft(place)
         self.start()

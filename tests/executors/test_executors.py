@@ -1,10 +1,10 @@
 import pytest
 
 from multierase.errors import UsageError
-from multierase.evaluation.executors.choice import executor_of
-from multierase.evaluation.executors.executor import base_first
-from multierase.evaluation.executors.processes import Processes
-from multierase.evaluation.executors.ray import RayCluster
+from multierase.evaluation.sweep import base_first
+from multierase.executors.choice import executor_of
+from multierase.executors.processes import Processes
+from multierase.executors.ray import RayCluster
 
 
 def test_the_base_comes_first():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from multierase.errors import UsageError, suggest
-from multierase.evaluation.executors.executor import Executor
-from multierase.evaluation.executors.processes import Processes
-from multierase.evaluation.executors.ray import RayCluster
+from multierase.executors.executor import Executor
+from multierase.executors.processes import Processes
+from multierase.executors.ray import RayCluster
 
 KINDS = ("processes", "ray")
 

@@ -1,4 +1,4 @@
-"""Sets observed by this process, or by worker processes beside it."""
+"""Tasks done by this process, or by worker processes beside it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from multierase.errors import UsageError
-from multierase.evaluation.concept_sets import Erased
-from multierase.evaluation.evaluator import Evaluator, one_thread
-from multierase.evaluation.executors.executor import Observed
-from multierase.evaluation.experiment import Experiment
-from multierase.evaluation.instruments import Instruments
-from multierase.evaluation.observations import Observations
+from multierase.executors.executor import Done, Make, Work, one_thread
 
 
 @dataclass(frozen=True)
@@ -40,68 +36,67 @@ class Processes:
             raise UsageError(f"{self.workers} workers: give 1 or more")
 
     def works_here(self, count: int) -> bool:
-        """Is this process itself the worker for ``count`` sets?"""
+        """Is this process itself the worker for ``count`` tasks?"""
         return self._count(count) == 1
 
-    def observe(
-        self, experiment: Experiment, sets: Sequence[Erased], instruments: Instruments
-    ) -> Observed:
-        """Yield each set with its observations.
+    def map(self, make: Make, tasks: Sequence[Any]) -> Done:
+        """Yield each task with what came of it.
 
         Raises:
             ChildProcessError: if a worker is killed.
+            Exception: what a worker itself raises.
         """
-        if not sets:
+        if not tasks:
             return
-        if self.works_here(len(sets)):
+        if self.works_here(len(tasks)):
             with one_thread():
-                evaluator = Evaluator(experiment, instruments=instruments)
-                for erased in sets:
-                    yield erased, evaluator.observe(erased)
+                work = make()
+                for task in tasks:
+                    yield task, work(task)
             return
 
         # A forked process could not use a GPU, and would inherit locks of libraries' threads.
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(
-            self._count(len(sets)), context, _start, (experiment,)
+            self._count(len(tasks)), context, _start, (make,)
         ) as pool:
-            yield from _gathered(pool, sets)
+            yield from _gathered(pool, tasks)
 
-    def _count(self, sets: int) -> int:
+    def _count(self, tasks: int) -> int:
         cores = 1 if torch.cuda.is_available() else os.cpu_count() or 1
 
-        return max(min(self.workers or cores, sets), 1)
+        return max(min(self.workers or cores, tasks), 1)
 
 
-def _gathered(pool: concurrent.futures.Executor, sets: Sequence[Erased]) -> Observed:
-    running = {pool.submit(_observe, erased): erased for erased in sets}
+def _gathered(pool: concurrent.futures.Executor, tasks: Sequence[Any]) -> Done:
+    running = {pool.submit(_do, task): task for task in tasks}
     try:
         for future in concurrent.futures.as_completed(running):
             yield running[future], future.result()
     except BrokenProcessPool as error:
         raise ChildProcessError(
-            "a worker process ended, perhaps for want of memory: all finished sets are kept, and "
+            "a worker process ended, perhaps for want of memory: all that is finished is kept, and "
             "the same command goes on; fewer --workers need less"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-_EVALUATOR: Evaluator | None = None  # a worker process's own
+_WORK: Work | None = None  # a worker process's own
 
 
-def _start(experiment: Experiment) -> None:
-    global _EVALUATOR
+def _start(make: Make) -> None:
+    global _WORK
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _EVALUATOR = Evaluator(experiment)
+    _WORK = make()
 
 
 def _end_with_parent() -> None:
-    # A sweep that is killed cannot end its workers, and they would wait for work for ever.
+    # A parent that is killed cannot end its workers, and they would wait for work for ever.
     multiprocessing.parent_process().join()
     os._exit(1)
 
 
-def _observe(erased: Erased) -> Observations:
-    return _EVALUATOR.observe(erased)
+def _do(task: Any) -> Any:
+    return _WORK(task)

@@ -8,10 +8,10 @@ import ray
 from ray.cluster_utils import Cluster
 
 from multierase.errors import MissingExtra, UsageError
-from multierase.evaluation.executors.ray import RayCluster, _Crew, with_whole_paths
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.suites import load_suite, suite_of
-from multierase.evaluation.sweep import sweep
+from multierase.evaluation.sweep import sweep, with_whole_paths
+from multierase.executors.ray import RayCluster, _Crew
 
 # Ray leaves its own processes and pipes to the garbage collector.
 IGNORED = "ignore:subprocess \\d+ is still running:ResourceWarning"
@@ -59,15 +59,15 @@ class Watched:
     def works_here(self, count):
         return self.executor.works_here(count)
 
-    def observe(self, *arguments):
-        for number, found in enumerate(self.executor.observe(*arguments)):
+    def map(self, make, tasks):
+        for number, found in enumerate(self.executor.map(make, tasks)):
             yield found
             self.after(number)
 
 
 @pytest.fixture
 def losses(monkeypatch):
-    """The sets of workers that were lost. All have started before the first has work."""
+    """The places of sets whose workers were lost. All have started before the first has work."""
     finished, lost, found = _Crew._finished, _Crew._lost, []
 
     def started(self):
@@ -75,9 +75,9 @@ def losses(monkeypatch):
             ray.wait(list(self.running), num_returns=len(self.running), timeout=60)
         return finished(self)
 
-    def noted(self, worker, erased, error):
-        found.append(erased)
-        lost(self, worker, erased, error)
+    def noted(self, worker, place, error):
+        found.append(place)
+        lost(self, worker, place, error)
 
     monkeypatch.setattr(_Crew, "_finished", started)
     monkeypatch.setattr(_Crew, "_lost", noted)
@@ -126,7 +126,7 @@ def test_without_a_worker_it_says_what_is_left_and_the_same_call_goes_on(
             lose(cluster, node)
 
     path, executor = tmp_path / "ray.db", Watched(RayCluster(cluster.address, patience=3), kill)
-    message = "no worker for 3 s: [2-5] of 8 sets are left; .*the same command goes on"
+    message = "no worker for 3 s: [2-5] of 8 are left; .*the same command goes on"
     with pytest.raises(TimeoutError, match=message):
         sweep(experiment, subsets, path, executor=executor)
 
@@ -135,16 +135,13 @@ def test_without_a_worker_it_says_what_is_left_and_the_same_call_goes_on(
     assert contents(path) == contents(whole_sweep)
 
 
-def test_clusters_that_cannot_be(monkeypatch, experiment):
+def test_clusters_that_cannot_be(monkeypatch):
     for share in (-0.5, 1.5, float("nan")):
         with pytest.raises(UsageError, match="GPUs per worker: give a share from 0 to 1, or whole"):
             RayCluster(gpus_per_worker=share)
 
-    class Loaded:
-        suite = suite_of(experiment)
-
     with pytest.raises(ConnectionError, match="no Ray cluster at '127.0.0.1:1': `ray start --he"):
-        next(RayCluster("127.0.0.1:1").observe(experiment, [()], Loaded))
+        next(RayCluster("127.0.0.1:1").map(list, [()]))
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtra, match=r"pip install 'multierase\[ray\]'"):
         RayCluster()
