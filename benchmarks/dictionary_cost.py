@@ -22,7 +22,8 @@ from harness import Results, parser, timed
 from sd14 import WIDTH, text_alone
 
 from multierase.prompts.kind import Kind, general_captions, load_kind
-from multierase.separation.dictionary import CAPTIONS, Dictionary
+from multierase.separation.dictionary import Dictionary
+from multierase.separation.vocabulary import CAPTIONS
 
 VOCABULARY = 49_408  # of CLIP
 

@@ -31,8 +31,7 @@ from seeing import every
 from multierase import EraseSettings, Model, SamplingSettings, Workspace
 from multierase.generate import generate
 from multierase.prompts.kind import Kind
-from multierase.separation import dictionary
-from multierase.training import plan
+from multierase.separation import dictionary, vocabulary
 from multierase.training.defaults import kind_of
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)
@@ -46,7 +45,7 @@ Judged = Mapping[str, Sequence[bool]]
 
 def a_share(share: float, seed: int) -> Callable[[Model, Kind], list[str]]:
     """Return what gives a random share of a dictionary's words, in their order."""
-    words_of = dictionary.words_of
+    words_of = vocabulary.words_of
 
     def words(model: Model, kind: Kind) -> list[str]:
         whole = words_of(model, kind)
@@ -78,11 +77,12 @@ def erased_beside(base: Base, share: float, seed: int, quick: bool) -> dict[str,
     model, studios = base.load(own_list=False), list(base.studios)
     erased = [studios[place] for place in ERASED]
     settings = EraseSettings(seed=seed)
+    few = a_share(share, seed)
     with (
         tempfile.TemporaryDirectory() as folder,
         # The training's own sentences are about all words, whatever the share.
-        mock.patch.object(plan, "words_of", dictionary.words_of),
-        mock.patch.object(dictionary, "words_of", a_share(share, seed)),
+        mock.patch.object(vocabulary, "words_of", few),
+        mock.patch.object(dictionary, "words_of", few),
     ):
         workspace = Workspace(folder, model)
         settings = quickened(settings) if quick else settings

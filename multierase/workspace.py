@@ -351,9 +351,9 @@ class Workspace:
         try:
             self.restore_all()
             require_free(self.model)  # of others' increments too, or it is no base
-            exams = examined(self.model, asked)
+            questions = examined(self.model, asked)
             self.set(dict.fromkeys(concepts, 1.0))
-            return certify(self.model, exams, concepts)
+            return certify(self.model, questions, concepts)
         finally:
             self.set(before)
 

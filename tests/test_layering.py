@@ -13,7 +13,7 @@ import multierase
 ROOT = Path(multierase.__file__).parent
 ORDER = """
 errors files sampling
-prompts prompts.lists prompts.wording prompts.kind emoji prompts.concepts
+prompts prompts.lists prompts.wording prompts.kind emoji prompts.concepts prompts.concept_lists
 models models.scopes models.conditioning models.text models.guidance models.model models.unet
 models.flow models.resolution models.stable_diffusion models.sdxl models.sd3 models.flux
 models.flux2 models.offload models.sources models.folders models.single_files models.loading
@@ -21,7 +21,8 @@ models.weights models.soft_text models.latents
 increments increments.provenance increments.fingerprint increments.container increments.layout
 increments.header increments.value increments.compression increments.format increments.hub
 increments.library
-separation separation.directions separation.cache separation.dictionary separation.keep_list
+separation separation.directions separation.cache separation.vocabulary separation.dictionary
+separation.keep_list
 separation.solves separation.changes separation.crosstalk separation.fitting
 training training.settings training.optimizers training.defaults training.beside
 training.trajectories
@@ -56,7 +57,8 @@ evaluation.judges.clip evaluation.judges.classifiers evaluation.judges.nudity ev
 evaluation.observations evaluation.instruments evaluation.attacks.asking evaluation.erasers
 evaluation.evaluator
 evaluation.reference evaluation.database evaluation.store evaluation.report
-evaluation.report.attacked evaluation.report.rows evaluation.sweep evaluation.attacks.campaign
+evaluation.report.attacked evaluation.report.rows evaluation.sweep evaluation.predictions
+evaluation.attacks.campaign
 evaluation.evaluate evaluation.report.tables evaluation.report.html evaluation.report.files
 demo doctor
 app app.session app.looking app.sweeping app.exchanging app.studying app.curve app.plainly

@@ -150,6 +150,19 @@ def sweep_options() -> list[Option]:
             required=True,
             metavar="FILE",
         ),
+        Option(
+            "--by",
+            "pictures, seen by the suite's judge, or predictions: the certificate's unseen "
+            "sentences, without a picture",
+            type=one_of(("pictures", "predictions")),
+            default="pictures",
+        ),
+        Option(
+            "--sentences",
+            "unseen sentences about each concept, for --by predictions; by default all that its "
+            "file names",
+            type=int | None,
+        ),
         Option("--sets", "which sets of concepts are erased", type=Sets, default="subsets"),
         Option(
             "--concepts",

@@ -123,32 +123,49 @@ def _opened(
     experiment: Experiment, model: Model | None, eraser: Eraser | None
 ) -> tuple[Model, Workspace | None]:
     """Return the model, and the workspace that erases on it if the method is our increments."""
-    source: dict[str, Any] = {
-        "device": experiment.device,
-        "dtype": experiment.dtype,
-        "t5_length": experiment.t5_length,
-        "resolution": experiment.resolution,
-        "offload": experiment.offload,
-    }
     if eraser is not None and model is None:
         raise UsageError("an eraser changes a model's weights: give that model, too")
     if eraser is not None or experiment.method != "increments":
+        source = _source(experiment)
         own = model or load_base(experiment.base, config=experiment.base_config, **source)
         return own, None
+
+    workspace = workspace_of(experiment, model)
+    workspace.composer  # noqa: B018  made at once: what is wrong is said before any picture
+    return workspace.model, workspace
+
+
+def workspace_of(experiment: Experiment, model: Model | None = None) -> Workspace:
+    """Open the workspace of an experiment whose method is our increments.
+
+    Args:
+        model: the experiment's, if it is loaded already.
+
+    Raises:
+        UsageError: without a library.
+    """
     if experiment.library is None:
         raise UsageError("increments are in a library: give its folder, or another method")
 
-    workspace = Workspace(
+    return Workspace(
         experiment.library,
         experiment.base if model is None else model,
         base_config=experiment.base_config,
         solve=experiment.solve,
         keep=experiment.keep,
         keep_weight=experiment.keep_weight,
-        **source,
+        **_source(experiment),
     )
-    workspace.composer  # noqa: B018  made at once: what is wrong is said before any picture
-    return workspace.model, workspace
+
+
+def _source(experiment: Experiment) -> dict[str, Any]:
+    return {
+        "device": experiment.device,
+        "dtype": experiment.dtype,
+        "t5_length": experiment.t5_length,
+        "resolution": experiment.resolution,
+        "offload": experiment.offload,
+    }
 
 
 def to_show(suite: Suite) -> list[int]:

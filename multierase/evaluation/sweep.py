@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,11 @@ from multierase.evaluation.erasers import peer_digest
 from multierase.evaluation.evaluator import Evaluator
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.instruments import Instruments, load_instruments
+from multierase.evaluation.observations import Observations
 from multierase.evaluation.reference import load_reference, reference_digest
 from multierase.evaluation.store import Store
 from multierase.evaluation.suites import Suite, shipped_suites, suite_of
-from multierase.executors.executor import Done, Executor, Work, one_thread
+from multierase.executors.executor import Done, Executor, Make, Work, one_thread
 from multierase.executors.processes import Processes
 from multierase.files import whole_path
 from multierase.increments.library import Library
@@ -60,28 +61,57 @@ def sweep(
     reference = load_reference(experiment.reference, instruments) if experiment.reference else None
     settings = {**settings_of(experiment, instruments), **made_from}
 
+    def make(here: bool) -> Make:
+        if here:
+            return partial(_observer, experiment, instruments)
+        return partial(_observer, with_whole_paths(experiment, suite))
+
+    with opened(path, settings, suite, stages) as store:
+        for erased, observations in observed(store, wanted, executor, make, progress):
+            store.add(suite, erased, observations, reference)
+
+    return store
+
+
+@contextlib.contextmanager
+def opened(
+    path: str | Path, settings: Mapping[str, object], suite: Suite, stages: Sequence[Stage]
+) -> Iterator[Store]:
+    """Open a sweep's database to write it; after the block it can be read, and is to be closed.
+
+    Raises:
+        DatabaseError: for a file that is none, or of another sweep.
+    """
     with contextlib.ExitStack() as stack:
-        # The lock is for the writing only; the store is handed on open, to be read.
+        # The lock is for the writing only; the store is handed on open.
         stack.enter_context(locked(Path(path)))
         store = Store(path)
         stack.push(lambda *raised: store.close() if raised[0] else None)
         store.begin(settings, suite, stages)
+        yield store
 
-        done = store.done()
-        left = [erased for erased in wanted if erased not in done]
-        if executor.works_here(len(left)):
-            make = partial(_observer, experiment, instruments)
-        else:
-            make = partial(_observer, with_whole_paths(experiment, suite))
-        observed = base_first(executor.map(make, left), left)
-        with tqdm(
-            total=len(wanted), initial=len(done & set(wanted)), desc="sets", disable=not progress
-        ) as bar:
-            for erased, observations in observed:
-                store.add(suite, erased, observations, reference)
-                bar.update()
 
-    return store
+def observed(
+    store: Store,
+    wanted: Sequence[Erased],
+    executor: Executor,
+    make: Callable[[bool], Make],
+    progress: bool,
+) -> Iterator[tuple[Erased, Observations]]:
+    """Yield what is observed of the sets that are not in the store yet, the base first.
+
+    Args:
+        make: of whether this process itself is the worker.
+    """
+    done = store.done()
+    left = [erased for erased in wanted if erased not in done]
+    found = base_first(executor.map(make(executor.works_here(len(left))), left), left)
+    with tqdm(
+        total=len(wanted), initial=len(done & set(wanted)), desc="sets", disable=not progress
+    ) as bar:
+        for erased, observations in found:
+            yield erased, observations
+            bar.update()
 
 
 def _observer(experiment: Experiment, instruments: Instruments | None = None) -> Work:
@@ -130,13 +160,7 @@ def settings_of(experiment: Experiment, instruments: Instruments) -> dict:
     reference = experiment.reference
 
     return {
-        "base": experiment.base,
-        "dtype": experiment.dtype,
-        "t5_length": experiment.t5_length,
-        "resolution": experiment.resolution,
-        "solve": experiment.solve,
-        "keep_weight": experiment.keep_weight,
-        "keep": [[prompt.prompt, sorted(prompt.concepts)] for prompt in experiment.keep],
+        **composition_of(experiment),
         "suite": suite.name,
         "sampling": sampling,
         **instruments.settings(),
@@ -144,6 +168,19 @@ def settings_of(experiment: Experiment, instruments: Instruments) -> dict:
         "version": multierase.__version__,
         "method": method_name(experiment),
         **_attacks_of(experiment),
+    }
+
+
+def composition_of(experiment: Experiment) -> dict:
+    """Return what a composed model depends on, but the files of increments."""
+    return {
+        "base": experiment.base,
+        "dtype": experiment.dtype,
+        "t5_length": experiment.t5_length,
+        "resolution": experiment.resolution,
+        "solve": experiment.solve,
+        "keep_weight": experiment.keep_weight,
+        "keep": [[prompt.prompt, sorted(prompt.concepts)] for prompt in experiment.keep],
     }
 
 

@@ -168,11 +168,11 @@ def _certificates(composer: Composer, outgoing: Outgoing) -> dict[str, Any]:
         return {}
 
     model, own = outgoing.model, outgoing.model.parameters()
-    exams, erased = examined(model, asked), list(outgoing.erased)
+    questions, erased = examined(model, asked), list(outgoing.erased)
     said = {}
     for name, deltas in (("composed", outgoing.exact), ("file", outgoing.stored)):
         with model.holding(changed(own, deltas)):
-            said[name] = _in_short(certify(model, exams, erased))
+            said[name] = _in_short(certify(model, questions, erased))
 
     return {"certificate": said}
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,32 +22,26 @@ from tqdm import tqdm
 
 from multierase.files import digest_bytes
 from multierase.models.model import Model
-from multierase.prompts.kind import Kind, general_captions
-from multierase.prompts.wording import with_article
+from multierase.prompts.kind import Kind
 from multierase.separation.cache import ROWS, encoder_key, read_grams, write_grams
 from multierase.separation.directions import covariance, gram
+from multierase.separation.vocabulary import CAPTIONS, Listed, sentences_in, words_of
 
 CACHE = ".dictionary"
-MOST_WORDS = 4096  # the most frequent ones; the next are names and scraps
 BATCH = 256  # sentences between two looks at whether a form's Gram matrix has settled
 MOST = 4096  # sentences of a form, settled or not
 SETTLED = 0.1  # how much farther out an unlisted sentence may lie than a listed one
 RIDGE = 1e-3  # of the mean variance, as in the separation
-SUBJECT = "subject}"  # how the placeholders of a subject end
 REMEMBERED = 16  # Gram matrices of a part of the sentences
 ABOUT_EACH = 8  # sentences about a sibling; somebody waits for them, too
 FEW = 64  # sentences that are encoded at once while somebody waits
 MOST_MOVED = 512  # sentences that a solve is told of once more; 32 depend on chance
+MOST_KEPT = 2**30  # bytes of tokens that are kept, for many sets
 GRAM = "gram"  # its name in a file
-CAPTIONS = ""  # the form of captions that are kept as they are
 
 
-@dataclass(frozen=True)
-class Listed:
-    """A sentence of the dictionary, and the words and names that fill it, in lower case."""
-
-    prompt: str
-    filled: frozenset[str]
+Place = tuple[str, int]
+"""A sentence: its form, and its place among the form's sentences."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +75,8 @@ class Dictionary:
         forms: by template, and ``CAPTIONS``.
         siblings: names like those that are erased, which are to stay.
         progress: show progress bars on stderr.
+        keeps: keep the tokens of all sentences for the sets to come, unless they are too many. Last
+            bits of a solve differ then: a sentence's depend on those that it is encoded with.
     """
 
     model: Model
@@ -89,9 +84,13 @@ class Dictionary:
     forms: Mapping[str, Form]
     siblings: tuple[str, ...] = ()
     progress: bool = field(default=False, compare=False, repr=False)
+    keeps: bool = False
     _kin: dict[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
     # Encoding what is left out takes longer than the solve that asks for it.
     _grams: dict[tuple[str, Hashable], torch.Tensor] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    _tokens: dict[tuple[str, str], torch.Tensor] = field(
         default_factory=dict, compare=False, repr=False
     )
 
@@ -137,7 +136,7 @@ class Dictionary:
         """All of its sentences, by form."""
         return {
             template: list(
-                itertools.islice(_sentences(self.model, self.kind, template), form.count)
+                itertools.islice(sentences_in(self.model, self.kind, template), form.count)
             )
             for template, form in self.forms.items()
         }
@@ -190,18 +189,46 @@ class Dictionary:
             movement: ``ΔWᵀ ΔW`` ``(d, d)`` float64.
         """
         apart = self._apart(erased)
-        prompts: list[str] = []
+        places: list[Place] = []
         moved = [torch.zeros(0, dtype=torch.float64)]
         for template, form in self.forms.items():
             listed = self.sentences[template]
             kept = [place for place, each in enumerate(listed) if not each.filled & apart]
             means = form.means[stream][kept].double()
-            prompts += [listed[place].prompt for place in kept]
+            places += [(template, place) for place in kept]
             moved.append(((means @ movement) * means).sum(1))
 
         order = torch.cat(moved).argsort(descending=True, stable=True)[:MOST_MOVED]
-        most = tuple(prompts[place] for place in order.tolist())
-        return self._remembered((stream, most), lambda: self._encoded(stream, most))
+        most = tuple(places[place] for place in order.tolist())
+        known = self._kept_gram(stream, most)
+        if known is not None:
+            return known
+        return self._remembered((stream, most), lambda: self._encoded(stream, self._prompts(most)))
+
+    def _prompts(self, places: Sequence[Place]) -> list[str]:
+        return [self.sentences[template][place].prompt for template, place in places]
+
+    def _kept_gram(self, stream: str, places: Sequence[Place]) -> torch.Tensor | None:
+        """Return ``(d, d)`` of some of its sentences, if their tokens are kept."""
+        one = self.model.tokens([""], stream) if self.keeps else None
+        if one is None or one.numel() * one.element_size() * self.count > MOST_KEPT:
+            return None
+
+        rows = [self._all(stream, template)[place] for template, place in places]
+        return gram(torch.cat(rows))
+
+    def _all(self, stream: str, template: str) -> torch.Tensor:
+        """Return the tokens ``(n, l, d)`` of all sentences of a form, and keep them."""
+        if (stream, template) not in self._tokens:
+            prompts = [each.prompt for each in self.sentences[template]]
+            parts = []
+            # Always the same ones together, whichever sets are asked for.
+            for start in range(0, len(prompts), BATCH):
+                batch = prompts[start : start + BATCH]
+                parts.append(self.model.fresh_tokens(batch, stream).unflatten(0, (len(batch), -1)))
+            self._tokens[stream, template] = torch.cat(parts)
+
+        return self._tokens[stream, template]
 
     def _encoded(self, stream: str, prompts: Sequence[str]) -> torch.Tensor:
         width = self.model.tokens([""], stream).shape[1]
@@ -226,10 +253,14 @@ class Dictionary:
         total = torch.zeros(())
         for template, form in self.forms.items():
             # They are few: the concept's own words, and what is like it.
-            gone = [each.prompt for each in self.sentences[template] if each.filled & apart]
+            listed = enumerate(self.sentences[template])
+            gone = [(template, place) for place, each in listed if each.filled & apart]
             kept = form.grams[stream]
             if gone:
-                kept = kept - gram(self.model.fresh_tokens(gone, stream))
+                near = self._kept_gram(stream, gone)
+                if near is None:
+                    near = gram(self.model.fresh_tokens(self._prompts(gone), stream))
+                kept = kept - near
             total = total + covariance(kept)
 
         return total
@@ -291,7 +322,7 @@ def _from_file(model: Model, kind: Kind, template: str, folder: str | Path | Non
         return _filled(model, kind, template)
 
     # Some sentences too: they tell of the tokenizer, and of the words between.
-    first = [each.prompt for each in itertools.islice(_sentences(model, kind, template), BATCH)]
+    first = [each.prompt for each in itertools.islice(sentences_in(model, kind, template), BATCH)]
     asked = [_drawn_from(model, kind, template), first, BATCH, MOST, SETTLED]
     key = encoder_key(model, json.dumps(asked).encode())
     path = Path(folder) / f"{CACHE}-{kind.name}-{digest_bytes(template, length=8)}"
@@ -309,7 +340,7 @@ def _from_file(model: Model, kind: Kind, template: str, folder: str | Path | Non
 
 
 def _filled(model: Model, kind: Kind, template: str) -> Form:
-    sentences, count = _sentences(model, kind, template), 0
+    sentences, count = sentences_in(model, kind, template), 0
     totals: dict[str, torch.Tensor] = {}
     means: dict[str, list[torch.Tensor]] = {stream: [] for stream in model.streams}
     while count < MOST:
@@ -331,60 +362,3 @@ def _filled(model: Model, kind: Kind, template: str) -> Form:
             break
 
     return Form(totals, {stream: torch.cat(rows) for stream, rows in means.items() if rows})
-
-
-def _sentences(model: Model, kind: Kind, template: str) -> Iterator[Listed]:
-    """Yield what the model reads whole of a form's sentences, without end, or of the captions.
-
-    Of four sentences one is a context alone, one names something of the kind, and two have a word
-    in the name's place. All words come once before one comes again.
-    """
-    drawn = _drawn(model, kind, template) if template != CAPTIONS else _captions(kind)
-    skipped = 0
-    for each in drawn:
-        if model.reads_whole(each.prompt):
-            skipped = 0
-            yield each
-        elif (skipped := skipped + 1) > BATCH:
-            return  # a tokenizer that cuts every sentence off would be asked without end
-
-
-def _captions(kind: Kind) -> Iterator[Listed]:
-    for caption in (*general_captions(), *kind.keep):
-        yield Listed(caption, frozenset(re.findall(r"\w+", caption.lower())))
-
-
-def _drawn(model: Model, kind: Kind, template: str) -> Iterator[Listed]:
-    rng = random.Random(template)
-    words = words_of(model, kind)
-    if not words:
-        return
-    alone, subjects = _shuffled(words, rng), _shuffled(words, rng)
-    others, names = _shuffled(words, rng), _shuffled(kind.beside or words, rng)
-    while True:
-        subject = next(alone)
-        _, context = kind.sentence(template, "", subject)
-        named = not context or SUBJECT in kind.sentences[template]
-        yield Listed(
-            context or with_article(subject), frozenset({subject.lower()} if named else ())
-        )
-        for name in (next(names), next(others), next(others)):
-            subject = next(subjects)
-            sentence, _ = kind.sentence(template, name, subject)
-            filled = {name.lower(), *name.lower().split()}
-            if SUBJECT in template:
-                filled.add(subject.lower())
-            yield Listed(sentence, frozenset(filled))
-
-
-def _shuffled(names: Sequence[str], rng: random.Random) -> Iterator[str]:
-    """Yield all names in random order, again and again."""
-    while True:
-        yield from rng.sample(names, len(names))
-
-
-def words_of(model: Model, kind: Kind) -> list[str]:
-    """Return a base's vocabulary, the most frequent words first, and a kind's subjects."""
-    subjects = [subject for subject in kind.subjects if model.reads_whole(subject)]
-
-    return list(dict.fromkeys([*model.words()[:MOST_WORDS], *subjects]))

@@ -83,6 +83,16 @@ class KeepList:
         """Return this list with dictionaries beside it."""
         return replace(self, dictionaries=tuple(dictionaries))
 
+    def for_many_sets(self) -> KeepList:
+        """Return this list with dictionaries that keep what many sets ask for again and again.
+
+        The last bits of a solve are not those of one set alone; see ``Dictionary``.
+        """
+        return self.beside(
+            replace(dictionary, keeps=True, _grams={}, _tokens={})
+            for dictionary in self.dictionaries
+        )
+
     def lists(self, stream: str, erased: Iterable[str]) -> list[torch.Tensor]:
         """Return ``(d, d)`` of each list that is kept, without what is about the erased."""
         erased = list(erased)

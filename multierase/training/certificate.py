@@ -77,6 +77,7 @@ class Exam:
             of increments then.
         points: latents; questions take them in turn.
         evaluations: where the cost is counted.
+        unit: what ``moved`` is measured in, where no question is about a concept.
     """
 
     def __init__(
@@ -85,8 +86,9 @@ class Exam:
         points: Points,
         questions: Sequence[Question],
         evaluations: EvaluationCounter,
+        unit: float | None = None,
     ):
-        self.model, self.evaluations = model, evaluations
+        self.model, self.evaluations, self._unit = model, evaluations, unit
         self.points = points.take([i % len(points.t) for i in range(len(questions))])
         # Of a concept's own sentences alone, which come first, the contexts are asked for too.
         self.questions = tuple(sorted(questions, key=lambda question: question.about != "own"))
@@ -103,6 +105,11 @@ class Exam:
 
         return self._before
 
+    @property
+    def unit(self) -> float:
+        """What ``moved`` is measured in: the size of ``d`` for the concept's own sentences."""
+        return self._sizes().mean().sqrt().item() if self._unit is None else self._unit
+
     def answers(self, predict: Predict) -> list[Answer]:
         """Ask a changed model the same; ``predict`` is its ``ε_θ(x_t, t, conditioning)``."""
         if not self.questions:
@@ -111,9 +118,8 @@ class Exam:
         after = self._ask(predict, [question.prompt for question in self.questions])
 
         effects = eps_prompt[: self.own] - eps_context
-        sizes = effects.square().flatten(1).sum(1).clamp_min(torch.finfo(torch.float32).tiny)
-        left = ((after[: self.own] - eps_context) * effects).flatten(1).sum(1) / sizes
-        moves = (after - eps_prompt).flatten(1).norm(dim=1) / sizes.mean().sqrt()
+        left = ((after[: self.own] - eps_context) * effects).flatten(1).sum(1) / self._sizes()
+        moves = (after - eps_prompt).flatten(1).norm(dim=1) / self.unit
 
         degrees = [*left.tolist(), *[math.nan] * (len(self.questions) - self.own)]
         return [
@@ -121,9 +127,18 @@ class Exam:
             for question, degree, moved in zip(self.questions, degrees, moves.tolist(), strict=True)
         ]
 
+    def _sizes(self) -> torch.Tensor:
+        """Return ``‖d‖²`` of each of the concept's own sentences."""
+        eps_prompt, eps_context = self.base()
+        effects = eps_prompt[: self.own] - eps_context
+
+        return effects.square().flatten(1).sum(1).clamp_min(torch.finfo(torch.float32).tiny)
+
     @torch.no_grad()
     def _ask(self, predict: Predict, prompts: Sequence[str]) -> torch.Tensor:
         points = self.points.take(range(len(prompts)))
+        if not prompts:
+            return points.x_t.float()
         self.evaluations.forward += len(prompts)
 
         return in_parts(predict, points.x_t, points.t, self.model.encode(prompts)).float()
@@ -167,9 +182,29 @@ def as_json(questions: Sequence[Question]) -> list[dict[str, str]]:
     return [asdict(question) for question in questions]
 
 
+@dataclass(frozen=True)
+class Examined:
+    """The questions of several concepts to one base: own ones by concept, and what is to stay.
+
+    Each prompt that is to stay is asked once, however many concepts are to leave it. Siblings of
+    one concept may be erased themselves, so they are not among them.
+    """
+
+    concepts: Mapping[str, Exam]
+    stay: Exam
+
+    def answers(self, predict: Predict) -> dict[str | None, list[Answer]]:
+        """Ask a changed model: by concept, and under ``None`` what is to stay."""
+        found: dict[str | None, list[Answer]] = {}
+        for concept, exam in self.concepts.items():
+            found[concept] = exam.answers(predict)
+
+        return {**found, None: self.stay.answers(predict)}
+
+
 def examined(
     model: Model, asked: Mapping[str, Sequence[Mapping[str, Any]]], seed: int = 0
-) -> dict[str, Exam]:
+) -> Examined:
     """Ask the base the questions of several concepts, given as ``as_json`` gives them.
 
     Args:
@@ -181,44 +216,50 @@ def examined(
         ValueError: for questions that are none.
     """
     points, evaluations = Trial(model, NOTHING, seed).points, EvaluationCounter()
-    exams = {}
+    exams: dict[str, Exam] = {}
+    stay: dict[str, Question] = {}
     for concept, listed in asked.items():
         try:
             questions = [Question(**question) for question in listed]
-            if not any(question.about == "own" for question in questions):
+            own = [question for question in questions if question.about == "own"]
+            if not own:
                 raise ValueError("no question is about the concept")
         except (TypeError, ValueError) as error:
             raise ValueError(f"the certificate of {concept!r} is damaged: {error}") from error
-        exams[concept] = Exam(model, points, questions, evaluations)
-        exams[concept].base()
+        exams[concept] = Exam(model, points, own, evaluations)
+        stay |= {each.prompt: each for each in questions if each.about in ("kept", "general")}
 
-    return exams
+    units = [exam.unit for exam in exams.values()]
+    unit = math.sqrt(statistics.fmean(unit**2 for unit in units)) if units else 1.0
+    rest = Exam(model, points, list(stay.values()), evaluations, unit)
+    rest.base()
+    return Examined(exams, rest)
 
 
-def certify(model: Model, exams: Mapping[str, Exam], erased: Collection[str]) -> dict[str, Any]:
+def names_any(prompt: str, concepts: Collection[str]) -> bool:
+    """Whether a prompt that is to stay names one of these: then it is not to stay beside them."""
+    return any(concept.lower() in prompt.lower() for concept in concepts)
+
+
+def certify(model: Model, examined: Examined, erased: Collection[str]) -> dict[str, Any]:
     """Return JSON values that say what a composed model does to each concept.
 
     Args:
         model: with the increments of ``erased`` applied.
-        exams: by concept, of the base.
+        examined: the questions to the base.
         erased: names of concepts.
     """
+    answers = examined.answers(model.predict)
+    rest = [answer for answer in answers.pop(None) if not names_any(answer.prompt, erased)]
     concepts: dict[str, Any] = {}
-    sides: dict[str, list[Answer]] = {}
-    for concept, exam in exams.items():
-        answers = exam.answers(model.predict)
-        found = certificate(answers)
-        for side in SIDES:
-            sides.setdefault(side, []).extend(a for a in answers if a.about == side)
-        # What was to stay beside one concept may be erased now: it is reported for all together.
-        kept = {key: value for key, value in found.items() if key not in SIDES}
-        moved = [answer.moved for answer in answers if answer.about == "own"]
-        kept["moved"] = statistics.fmean(moved) if moved else 0.0
-        concepts[concept] = {"erased": concept in erased, **kept}
+    for concept, own in answers.items():
+        moved = statistics.fmean(answer.moved for answer in own)
+        concepts[str(concept)] = {"erased": concept in erased, **certificate(own), "moved": moved}
 
     report: dict[str, Any] = {"erased": sorted(erased), "concepts": concepts}
     for side in ("kept", "general"):
-        if sides.get(side):
-            report[side] = _of_side(sides[side])
+        listed = [answer for answer in rest if answer.about == side]
+        if listed:
+            report[side] = _of_side(listed)
 
     return report

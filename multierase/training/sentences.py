@@ -12,7 +12,7 @@ from multierase.models.model import Model
 from multierase.prompts.concepts import Concept
 from multierase.prompts.kind import Kind
 from multierase.prompts.lists import TaggedPrompt
-from multierase.separation.dictionary import words_of
+from multierase.separation.vocabulary import words_of
 from multierase.training.certificate import Question
 from multierase.training.questions import Questions, held_back
 from multierase.training.trial import Trial, Tried

@@ -18,13 +18,11 @@ from multierase.files import digest_tensors
 from multierase.increments.provenance import Separation
 from multierase.prompts.kind import Kind
 from multierase.prompts.wording import with_article
-from multierase.separation import dictionary
+from multierase.separation import dictionary, vocabulary
 from multierase.separation.dictionary import (
     BATCH,
-    CAPTIONS,
     MOST,
     MOST_MOVED,
-    MOST_WORDS,
     RIDGE,
     SETTLED,
     Dictionary,
@@ -32,6 +30,7 @@ from multierase.separation.dictionary import (
     novelty,
 )
 from multierase.separation.directions import gram
+from multierase.separation.vocabulary import CAPTIONS, MOST_WORDS
 from multierase.training.beside import MOST_SIBLINGS
 
 PHOTO, BESIDE, BARE = "a photo of {a_name}", "{a_subject} beside {a_name}", "{name}"
@@ -80,7 +79,7 @@ def test_its_words_are_the_bases_own_and_then_the_kinds(tiny, monkeypatch):
     assert found.words == [*tiny.words(), "desk"]  # "cat" is a word already, "☃" has no token
     assert len(tiny.words()) < MOST_WORDS
 
-    monkeypatch.setattr(dictionary, "MOST_WORDS", 3)
+    monkeypatch.setattr(vocabulary, "MOST_WORDS", 3)
     assert found.words == [*tiny.words()[:3], "desk", "cat"]
 
 

@@ -285,13 +285,23 @@ def test_damaged_questions_are_refused_by_name(emoji, asked):
 
 @torch.no_grad()
 def test_a_composed_model_is_reported_by_concept_and_by_what_is_to_stay(emoji, points):
-    exams = examined(emoji, {"Noto": as_json([*OWN, *OTHERS]), "Twemoji": as_json(TWEMOJI)})
-    assert torch.equal(exams["Noto"].points.x_t, points.x_t[:7])
+    more = Question("Noto in the rain", "", "general")  # names what is erased
+    asked = {"Noto": as_json([*OWN, *OTHERS]), "Twemoji": as_json([*TWEMOJI, *OTHERS, more])}
+    questions = examined(emoji, asked)
+    assert torch.equal(questions.concepts["Noto"].points.x_t, points.x_t[:3])
+    assert [each.prompt for each in questions.stay.questions] == [
+        "a church",
+        "a cat",
+        "a frog on a wet stone",
+        "a pig",
+        "Noto in the rain",
+    ]
     increment = random_increment(emoji, "Noto", "esd-x-strict", 0)
     composer = Composer(emoji, {"Noto": increment})
     with composer.erasing("Noto", strength=3.0):
-        report = certify(emoji, exams, ["Noto"])
-        answers = {name: exam.answers(emoji.predict) for name, exam in exams.items()}
+        report = certify(emoji, questions, ["Noto"])
+        answers = {n: exam.answers(emoji.predict) for n, exam in questions.concepts.items()}
+        rest = questions.stay.answers(emoji.predict)
 
     assert report["erased"] == ["Noto"]
     assert {name: found["erased"] for name, found in report["concepts"].items()} == {
@@ -299,12 +309,14 @@ def test_a_composed_model_is_reported_by_concept_and_by_what_is_to_stay(emoji, p
         "Twemoji": False,
     }
     for name, found in report["concepts"].items():
-        alone = certificate([answer for answer in answers[name] if answer.about == "own"])
-        moved = [answer.moved for answer in answers[name] if answer.about == "own"]
+        alone = certificate(answers[name])
+        moved = [answer.moved for answer in answers[name]]
         assert {**alone, "erased": name == "Noto", "moved": sum(moved) / len(moved)} == found
         assert found["moved"] > 0.01
     # Of all concepts together; the siblings of one may be erased.
-    kept = [a for listed in answers.values() for a in listed if a.about == "kept"]
+    kept = [answer for answer in rest if answer.about == "kept"]
+    units = [exam.unit**2 for exam in questions.concepts.values()]
+    assert questions.stay.unit == pytest.approx((sum(units) / 2) ** 0.5)
     assert report["kept"]["prompts"] == 3
     assert report["kept"]["worst"] == max(answer.moved for answer in kept)
     assert report["general"]["worst_prompt"] == "a frog on a wet stone"

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
 from jsonargparse import Namespace
 
 from multierase.cli.console import counted, next_step, percent, print_table, say
 from multierase.cli.requests import announce, experiment_fields, experiment_of
 from multierase.errors import UsageError
 from multierase.evaluation.concept_sets import concept_sets
+
+if TYPE_CHECKING:
+    from multierase.evaluation.store import Store
 
 MOST_ROWS = 40  # of a sweep, in the table; the database and --json have all
 NEEDED = 3  # columns that a table keeps however narrow: what it is, remaining, kept
@@ -44,6 +51,7 @@ def print_evaluate(report: dict) -> None:
 def run_sweep(arguments: Namespace) -> dict:
     """Judge many sets of concepts into a database; what is in it already is not done again."""
     announce(f"loading {arguments.base}")
+    from multierase.evaluation.predictions import sweep_by_predictions
     from multierase.evaluation.report.rows import Rows, as_json, made
     from multierase.evaluation.sweep import all_concepts, sweep
     from multierase.executors.choice import executor_of
@@ -59,7 +67,10 @@ def run_sweep(arguments: Namespace) -> dict:
         gpus_per_worker=arguments.gpus_per_worker,
     )
 
-    with sweep(experiment, stages, arguments.database, executor=executor, progress=True) as store:
+    do: Callable[..., Store] = sweep
+    if arguments.by == "predictions":
+        do = partial(sweep_by_predictions, sentences=arguments.sentences)
+    with do(experiment, stages, arguments.database, executor=executor, progress=True) as store:
         rows = as_json(Rows(store).rows())
         return {"database": arguments.database, "rows": rows, **made(store)}
 

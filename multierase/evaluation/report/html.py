@@ -11,12 +11,13 @@ import jinja2
 import markupsafe
 
 from multierase.evaluation.concept_sets import Erased
-from multierase.evaluation.report.rows import Rows, domains_of, name_of
+from multierase.evaluation.report.rows import Rows, domains_of, name_of, predicted
 from multierase.evaluation.report.tables import by_size, measured
 from multierase.files import plain
 
 TEMPLATE = resources.files("multierase") / "assets" / "report.html"
 SHEETS = 24  # sets whose pictures are shown
+MOST_LINES = 1000  # of the heat map
 CURVES = ("remaining", "kept", "restored", "cross_domain")
 WIDTH, HEIGHT = 520, 300  # of the chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 72, 16, 12, 52  # beside its curves
@@ -57,6 +58,8 @@ def _part(label: str, rows: Rows, found: list[dict]) -> dict:
     return {
         "label": label,
         "by": settings,
+        "of": "unseen sentences" if predicted(settings) else "pictures",
+        "predicted": predicted(settings),
         "settings": json.dumps(settings, indent=1, sort_keys=True),
         "sizes": sizes,
         "curves": curves(sizes),
@@ -113,6 +116,8 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 def _heatmap(rows: Rows, found: Sequence[Mapping]) -> dict:
     """Return a line for each set, a column for each class of a kind of which any is erased."""
     sets: list[Erased] = list(dict.fromkeys(tuple(row["erased_concepts"]) for row in found))
+    every = -(-len(sets) // MOST_LINES)
+    sets = sets[::every]
     domains = domains_of(rows.labels, [name for erased in sets for name in erased])
 
     columns: dict[str, None] = {}
@@ -125,7 +130,7 @@ def _heatmap(rows: Rows, found: Sequence[Mapping]) -> dict:
         cells = [{**shares[column], "erased": column.lower() in gone} for column in columns]
         lines.append({"name": " + ".join(erased) or "base", "cells": cells})
 
-    return {"columns": list(columns), "lines": lines}
+    return {"columns": list(columns), "lines": lines, "every": every}
 
 
 def _sheets(rows: Rows) -> dict:

@@ -56,6 +56,7 @@ MADE = (
     "sampling",
     "version",
 )
+PREDICTED = "certificate"  # how the judge's name of a sweep by predictions begins
 Labels = Mapping[int, Mapping[str, str]]
 """What each case asks for, by its number and the kind of label."""
 
@@ -281,21 +282,22 @@ class Rows:
         self.cases = store.cases()
         self.labels = {case.number: case.labels for case in self.cases}
         self.stages = store.stages()
-        self._outcomes: dict[Erased, Outcome] = {}
+        self._base: Outcome | None = None  # every row is compared with it
 
     def outcome(self, erased: Erased) -> Outcome:
         """Return what was found in one set's pictures."""
-        # Kept: every row is compared with the base, and the heat map asks once more.
-        if erased not in self._outcomes:
-            outcome = self.store.outcome(erased)
-            if outcome.pictures.keys() != self.labels.keys():
-                raise DatabaseError(
-                    f"{self.store.path} is damaged, or unfinished: {list(erased)} has "
-                    f"{len(outcome.pictures)} pictures of {len(self.labels)} cases"
-                )
-            self._outcomes[erased] = outcome
+        if not erased and self._base is not None:
+            return self._base
+        outcome = self.store.outcome(erased)
+        if outcome.pictures.keys() != self.labels.keys():
+            raise DatabaseError(
+                f"{self.store.path} is damaged, or unfinished: {list(erased)} has "
+                f"{len(outcome.pictures)} pictures of {len(self.labels)} cases"
+            )
 
-        return self._outcomes[erased]
+        if not erased:
+            self._base = outcome
+        return outcome
 
     def row(self, erased: Erased, stage: int = 0) -> dict:
         """Return one set's numbers; those of an order's stage know the stages before it."""
@@ -335,6 +337,11 @@ def as_json(value):
         return [as_json(inner) for inner in value]
 
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def predicted(settings: Mapping[str, object]) -> bool:
+    """Whether a store's numbers are predictions, of sentences and not of pictures."""
+    return str(settings.get("judge", "")).startswith(PREDICTED)
 
 
 def made(store: Store) -> dict:

@@ -1,0 +1,190 @@
+"""Sweeps by prediction: what the certificate says of every set, without a picture or a judge.
+
+The denoiser is asked unseen sentences about every concept, and prompts that are to stay, once for
+each set. A sentence counts as one that still draws its concept by its erasure degree. So the rows
+are those of a sweep with pictures, and the report says what they are of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import multierase
+from multierase.composer import Composer
+from multierase.errors import UsageError
+from multierase.evaluation.cases import Case
+from multierase.evaluation.concept_sets import Stage
+from multierase.evaluation.evaluator import workspace_of
+from multierase.evaluation.experiment import Experiment
+from multierase.evaluation.observations import DIGITS, Observations
+from multierase.evaluation.report.rows import PREDICTED
+from multierase.evaluation.store import Store
+from multierase.evaluation.suites import Suite
+from multierase.evaluation.sweep import composition_of, ingredients, observed, opened
+from multierase.executors.executor import Executor, Make, Work
+from multierase.executors.processes import Processes
+from multierase.files import whole_path
+from multierase.increments.library import Library
+from multierase.models.sources import EMBEDDED
+from multierase.sampling import SamplingSettings
+from multierase.training.certificate import examined, names_any
+
+KIND = "concept"
+SEEN = 0.4  # a degree above which a sentence counts as one that still draws its concept
+NONE = ""
+
+
+def sweep_by_predictions(
+    experiment: Experiment,
+    stages: Sequence[Stage],
+    path: str | Path,
+    *,
+    sentences: int | None = None,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> Store:
+    """Predict what every set of ``stages`` does, into the database at ``path``.
+
+    Finished sets are not asked again, so the same call goes on after a kill.
+
+    Args:
+        experiment: of the method ``increments``; what it says of pictures does not count.
+        sentences: at most so many about each concept; by default all of its certificate's.
+        executor: ``Processes()`` by default, one worker per core.
+
+    Raises:
+        UsageError: for another method, or a library without certificates.
+        DatabaseError, UnknownConcept, FileNotFoundError: for anything that is wrong with database
+            or library, before anything is asked.
+    """
+    executor = executor or Processes()
+    asked = questions_of(experiment, sentences)
+    suite = _as_suite(asked)
+    wanted = list(dict.fromkeys([(), *(erased for _, erased in stages)]))
+    settings = {
+        **composition_of(experiment),
+        "suite": suite.name,
+        "judge": f"{PREDICTED}: no picture; a sentence draws its concept at a degree above {SEEN}",
+        "version": multierase.__version__,
+        "method": experiment.method,
+        **ingredients(experiment, suite, wanted),
+    }
+
+    def make(here: bool) -> Make:
+        return partial(_predictor, experiment if here else _elsewhere(experiment), asked)
+
+    with opened(path, settings, suite, stages) as store:
+        for erased, observations in observed(store, wanted, executor, make, progress):
+            store.add(suite, erased, observations)
+
+    return store
+
+
+Asked = dict[str, list[dict[str, str]]]
+"""By concept the questions of its certificate."""
+
+
+def questions_of(experiment: Experiment, sentences: int | None = None) -> Asked:
+    """Return the questions of a library's certificates, with so many sentences of each concept.
+
+    Raises:
+        UsageError: for another method than increments, a library without certificates, or less than
+            one sentence.
+    """
+    if sentences is not None and sentences < 1:
+        raise UsageError(f"{sentences} sentences about each concept: give 1 or more")
+    if experiment.method != "increments" or experiment.library is None:
+        raise UsageError(
+            "predictions are the certificates' of a library: give --library, and no other method"
+        )
+    if experiment.attack:
+        raise UsageError("attacks are judged by pictures: leave --attack out, or --by predictions")
+    asked = Library(experiment.library).questions()
+    if not asked:
+        raise UsageError(
+            f"no increment of {experiment.library} has a certificate, so nothing says which "
+            "sentences to ask: erase them with this version, or sweep --by pictures"
+        )
+
+    found = {}
+    for concept, questions in asked.items():
+        own = [question for question in questions if question["about"] == "own"]
+        others = [question for question in questions if question["about"] != "own"]
+        found[concept] = own[:sentences] + others
+    return found
+
+
+def _as_suite(asked: Asked) -> Suite:
+    """Return the questions as cases: a sentence about a concept asks for it, others for nothing."""
+    cases: list[Case] = []
+    stay: dict[str, None] = {}
+    for concept, questions in asked.items():
+        for question in questions:
+            if question["about"] == "own":
+                cases.append(Case(len(cases), question["prompt"], 0, {KIND: concept}))
+            elif question["about"] != "siblings":
+                stay[question["prompt"]] = None
+    for prompt in stay:
+        cases.append(Case(len(cases), prompt, 0, {}))
+
+    return Suite("unseen sentences", tuple(cases), {"name": PREDICTED}, SamplingSettings())
+
+
+class Predictor:
+    """Asks the denoiser while concepts are erased; the base's own answers are kept."""
+
+    def __init__(self, experiment: Experiment, asked: Asked):
+        workspace = workspace_of(experiment)
+        self.model = workspace.model
+        self.examined = examined(self.model, asked)
+        keep = workspace.keep_list if experiment.solve != "sum" else None
+        self.composer = Composer(
+            self.model,
+            workspace.library,
+            solve=experiment.solve,
+            keep=keep and keep.for_many_sets(),
+            keep_weight=experiment.keep_weight,
+        )
+
+    def observe(self, concepts: Sequence[str]) -> Observations:
+        """Ask everything while these concepts are erased, and leave them erased."""
+        self.composer.set(dict.fromkeys(concepts, 1.0))
+        answers = self.examined.answers(self.model.predict)
+        rest = answers.pop(None)
+
+        seen: list[str] = []
+        for concept, own in answers.items():
+            seen += [str(concept) if answer.degree > SEEN else NONE for answer in own]
+        degrees = [_number(answer.degree) for own in answers.values() for answer in own]
+        moved = [_number(answer.moved) for own in answers.values() for answer in own]
+        for answer in rest:
+            stays = not names_any(answer.prompt, concepts)
+            moved.append(_number(answer.moved) if stays else None)
+
+        nothing = [None] * len(rest)
+        return Observations(
+            seen={KIND: seen + [NONE] * len(rest)},
+            features=None,
+            thumbnails={},
+            measures={"degree": degrees + nothing, "moved": moved},
+        )
+
+
+def _elsewhere(experiment: Experiment) -> Experiment:
+    """Return the experiment for a worker with another working directory."""
+    names = {name: whole_path(getattr(experiment, name)) for name in ("library", "base_config")}
+    base = experiment.base if experiment.base in EMBEDDED else whole_path(experiment.base)
+
+    return replace(experiment, base=base, **names)
+
+
+def _predictor(experiment: Experiment, asked: Asked) -> Work:
+    return Predictor(experiment, asked).observe
+
+
+def _number(value: float) -> float | None:
+    return round(value, DIGITS) if math.isfinite(value) else None
