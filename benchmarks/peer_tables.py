@@ -18,6 +18,7 @@ COLUMNS = ("remaining", "kept", "siblings", "subjects", "H")
 """``remaining``: 0 is best. The others are divided by the base's; 1 is best. ``H``: the harmonic
 mean of ``1 - remaining``, kept and subjects, each at most 1."""
 COSTS = ("evaluations", "seconds", "composing", "bytes")
+IN_SHORT = {"remaining": 1, "kept": 0, "subjects": 0, "H": 1}  # with digits, of percents
 
 # Places of the counts of one studio's pictures in one case: of all but the pictures themselves what
 # is seen, and behind it what it is divided by.
@@ -206,9 +207,34 @@ def relative(costs: dict[str, dict[str, float]], cells: Cells, ours: str) -> dic
 
 
 def show(report: Mapping[str, Any]) -> None:
-    """Print on stderr where peers are ahead, and the table in Markdown."""
-    for line in lines(report):
+    """Print on stderr where peers are ahead, the table in Markdown, and in short."""
+    for line in (*lines(report), "", *in_short(report)):
         print(line, file=sys.stderr)
+
+
+def in_short(report: Mapping[str, Any]) -> list[str]:
+    """Return the table as the documentation has it: without intervals, the best H first."""
+    table = report["table"]
+    sizes = sorted({size for row in table.values() for size in row}, key=int)
+    heads = ["increments: composed by", *IN_SHORT]
+    said = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+
+    def of(row: str, column: str) -> list[float | None]:
+        found = [table[row].get(size, {}).get(column) for size in sizes]
+        return [None if entry is None else 100 * entry["value"] for entry in found]
+
+    def best(row: str) -> float:
+        return -statistics.fmean(value for value in of(row, "H") if value is not None)
+
+    for row in sorted(table, key=best):
+        cells = []
+        for column, digits in IN_SHORT.items():
+            values = ("–" if v is None else f"{v:.{digits}f}" for v in of(row, column))
+            cells.append(" / ".join(values))
+        name = f"**{row}**" if row == report["ours"] else row
+        said.append(f"| {' | '.join([name, *cells])} |")
+
+    return said
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:
