@@ -7,11 +7,13 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from multierase import Concept, EraseSettings, Library
 from multierase.errors import MissingExtra, UsageError
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.suites import load_suite, suite_of
 from multierase.evaluation.sweep import sweep, with_whole_paths
 from multierase.executors.ray import RayCluster, _Crew
+from multierase.many import Site, Task, erase_many
 
 # Ray leaves its own processes and pipes to the garbage collector.
 IGNORED = "ignore:subprocess \\d+ is still running:ResourceWarning"
@@ -133,6 +135,20 @@ def test_without_a_worker_it_says_what_is_left_and_the_same_call_goes_on(
     cluster.add_node(num_cpus=1, object_store_memory=STORE)
     sweep(experiment, subsets, path, executor=RayCluster(cluster.address)).close()
     assert contents(path) == contents(whole_sweep)
+
+
+def test_concepts_are_erased_on_a_cluster(cluster, tmp_path, monkeypatch):
+    """In the library that the driver names, from another working directory."""
+    monkeypatch.chdir(tmp_path)
+    settings = EraseSettings(kind="none", known=False, steps=1, batch_size=1, sampler_steps=2)
+    tasks = [Task(Concept(name), settings) for name in ("Noto", "Firefox")]
+    site = Site("lib", loading={"device": "cpu"})
+    found = dict(erase_many(tasks, site, RayCluster(cluster[0].address)))
+    assert {name: path.name for name, path in found.items()} == {
+        "Noto": "noto.safetensors",
+        "Firefox": "firefox.safetensors",
+    }
+    assert list(Library(tmp_path / "lib")) == ["Firefox", "Noto"]
 
 
 def test_clusters_that_cannot_be(monkeypatch):
