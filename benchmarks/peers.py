@@ -321,7 +321,8 @@ class Peers:
         """Return the whole benchmark's results."""
         judged: Judged = {}
         bases: dict[str, Seen] = {}
-        for seed, row in itertools.product(self.seeds, ROWS):
+        rows = [row for row in ROWS if str(row) in self.arguments.rows]
+        for seed, row in itertools.product(self.seeds, rows):
             for case in self.cases(seed):
                 found = self.results.done.get(f"{row}/{case}")
                 if found is not None:
@@ -330,7 +331,7 @@ class Peers:
 
         cells = table(judged, bases)
         costs = {}
-        for row in ROWS:
+        for row in rows:
             made = [self.results.done.get(f"made/{row.making}/{seed}") for seed in self.seeds]
             known = [one for one in made if one is not None]
             if str(row) in cells and known:
