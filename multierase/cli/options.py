@@ -72,7 +72,7 @@ def _erase() -> list[Option]:
             "--concepts_file",
             "names of more concepts: a .txt with one a line, or a .csv with a column 'concept', "
             "and 'kind', 'anchor' or 'siblings' for what differs; each is a run of its own, in one "
-            "of several workers",
+            "of several workers, as all are with --workers or --executor",
             type=str | None,
             metavar="FILE",
         ),

@@ -267,7 +267,9 @@ def test_a_file_of_concepts_is_a_run_each(run, run_json, tmp_path):
     anchors = {name: one.provenance.anchor for name, one in Library(tmp_path / "lib").items()}
     assert anchors == {"Twemoji": "", "Noto": "a cat", "Firefox": ""}
 
-    code, out, err = run("erase", "Twemoji", *flags, "--resume", "--executor", "processes")
+    names = ("Twemoji", "Noto", "Firefox")
+    where = ("--library", tmp_path / "lib", "--workers", "2")
+    code, out, err = run("erase", *names, *where, *ONE_STEP, "--resume")
     assert code == 0
     assert [line for line in err.splitlines() if line.startswith("concept  ")]
     assert max(map(len, out.splitlines())) <= 80

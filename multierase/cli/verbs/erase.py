@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("concept", "file", "steps", "degree", "stop", "evaluations", "seconds")
+SPREAD = ("concepts_file", "executor", "workers", "address")  # flags of runs in workers
 LINE, WIDEST = "{:<40} {:>8} {:>12} {:>9}", 40  # of the table that grows as concepts are erased
 
 
@@ -47,7 +48,7 @@ def run_erase(arguments: Namespace) -> dict:
     listed = [ListedConcept(name) for name in arguments.concepts]
     if arguments.concepts_file is not None:
         listed += read_concepts(arguments.concepts_file)
-    if arguments.concepts_file is not None or arguments.executor is not None:
+    if any(arguments[flag] is not None for flag in SPREAD):
         return _many(arguments, settings, listed)
     concepts = _concepts(arguments, listed)
     keep = listed_in(arguments.keep_file)
@@ -91,7 +92,8 @@ def _many(arguments: Namespace, settings: EraseSettings, listed: Sequence[Listed
     """Erase concepts apart, in several workers."""
     if arguments.simultaneous:
         raise UsageError(
-            "--simultaneous is one run of all concepts: leave --concepts_file and --executor out"
+            "--simultaneous is one run of all concepts: leave --concepts-file and what says where "
+            "workers are out"
         )
     named = _concepts(arguments, listed)
     keep = tuple(listed_in(arguments.keep_file))
