@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -12,6 +13,24 @@ from multierase.separation.solves import Transfer
 
 Transfers = Mapping[str, Mapping[str, Transfer]]
 """By concept, by stream."""
+
+
+@dataclass
+class Stack:
+    """The increments of some parameters of one shared input: ``Δ_p = up_p @ down`` for each ``p``.
+
+    Args:
+        alone: by concept its own ``down_i`` ``(r_i, d)``, unmoved.
+        down: all of them below one another, each ``s_i down_i T_i``: ``(r, d)`` float64.
+    """
+
+    alone: Mapping[str, torch.Tensor]
+    down: torch.Tensor
+
+    def __post_init__(self):
+        rank = len(self.down)
+        self.up_gram = torch.zeros(rank, rank, dtype=torch.float64)
+        """``Σ_p up_pᵀ up_p`` ``(r, r)``."""
 
 
 class Changes:
@@ -85,23 +104,35 @@ class Changes:
 
     def movement(self, stream: str) -> torch.Tensor:
         """Return ``ΔWᵀ ΔW`` ``(d, d)`` float64, summed over the parameters that read a stream."""
-        ups: dict[int, torch.Tensor] = {}
-        downs: dict[int, torch.Tensor] = {}
+        stacks, dense = self.stacks(stream)
         whole = torch.zeros((), dtype=torch.float64)
+        for parameter in dense:
+            added = self.added(torch.zeros(self.shapes[parameter]), parameter).double()
+            whole = whole + added.T @ added
+
+        return whole + sum(stack.down.T @ stack.up_gram @ stack.down for stack in stacks)
+
+    def stacks(self, stream: str) -> tuple[list[Stack], list[str]]:
+        """Return the factors of what reads a stream, and the parameters that have none.
+
+        Most layers share the factor that reads the text: what is small is summed over them.
+        """
+        found: dict[int, Stack] = {}
+        dense = []
         for parameter in (name for name, read in self.readers.items() if read == stream):
-            delta = self.delta(parameter)
-            if not isinstance(delta, Factors):
-                added = delta.double()
-                whole = whole + added.T @ added
+            deltas = {name: one.deltas.get(parameter) for name, one in self.active.items()}
+            factors = {name: one for name, one in deltas.items() if isinstance(one, Factors)}
+            if any(one is not None and name not in factors for name, one in deltas.items()):
+                dense.append(parameter)
                 continue
 
-            # Most layers share the factor that reads the text: what is small is summed.
-            key, up = id(delta.down), delta.up.double()
-            ups[key] = ups.get(key, 0) + up.T @ up
-            if key not in downs:
-                downs[key] = delta.down.double()
+            down = self._downs(parameter, factors)
+            if id(down) not in found:
+                found[id(down)] = Stack({n: one.down for n, one in factors.items()}, down.double())
+            up = torch.cat([one.up for one in factors.values()], dim=1).double()
+            found[id(down)].up_gram += up.T @ up
 
-        return whole + sum(downs[key].T @ ups[key] @ downs[key] for key in ups)
+        return list(found.values()), dense
 
     def _downs(self, parameter: str, factors: Mapping[str, Factors]) -> torch.Tensor:
         """Return the stacked ``s_i down_i T_i``."""

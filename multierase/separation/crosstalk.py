@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from multierase.increments.value import Increment, times
-from multierase.separation.changes import Changes
+from multierase.separation.changes import Changes, Stack
 
 ENTANGLED = 0.5  # share of an increment's own effect; from here on it is worth a warning
 
@@ -100,22 +100,55 @@ def deviations_of(changes: Changes, stream: str | None = None) -> dict[str, floa
     Args:
         stream: over the parameters that read this one; by default over those of all.
     """
-    active, strengths = changes.active, changes.strengths
-    off, alone = dict.fromkeys(active, 0.0), dict.fromkeys(active, 0.0)
+    off, alone = dict.fromkeys(changes.active, 0.0), dict.fromkeys(changes.active, 0.0)
+    streams = sorted(set(changes.readers.values())) if stream is None else [stream]
+    for read in streams:
+        stacks, dense = changes.stacks(read)
+        found = [_of_stack(changes, stack, read) for stack in stacks]
+        found += [_of_dense(changes, parameter, read) for parameter in dense]
+        for squares in found:
+            for name, (from_own, own) in squares.items():
+                off[name] += from_own
+                alone[name] += own
 
-    for parameter, read in changes.readers.items():
-        if stream not in (None, read):
+    return {name: math.sqrt(off[name] / own) for name, own in alone.items() if own}
+
+
+Squares = dict[str, tuple[float, float]]
+"""By concept ``‖(ΔW − s_i Δ_i) E_i‖²`` and ``‖s_i Δ_i E_i‖²``."""
+
+
+def _of_stack(changes: Changes, stack: Stack, stream: str) -> Squares:
+    """Sum over a stack's parameters: ``‖U x‖² = ⟨Uᵀ U x, x⟩``, so their number does not count."""
+    found, first = {}, 0
+    for name, down in stack.alone.items():
+        rows, first = slice(first, first + len(down)), first + len(down)
+        factor = changes.active[name].grams.get(stream)
+        if factor is None:
             continue
-        total = changes.delta(parameter)
-        for name, increment in active.items():
-            delta, factor = increment.deltas.get(parameter), increment.grams.get(read)
-            if delta is None or factor is None:
-                continue
-            own = strengths[name] * times(delta, factor)
-            off[name] += (times(total, factor) - own).double().square().sum().item()
-            alone[name] += own.double().square().sum().item()
 
-    return {name: math.sqrt(off[name] / alone[name]) for name in active if alone[name]}
+        tokens = factor.double()
+        own = changes.strengths[name] * (down.double() @ tokens)
+        rest = stack.down @ tokens
+        rest[rows] -= own
+        # Rounding may leave a little less than nothing.
+        from_own = ((stack.up_gram @ rest) * rest).sum().clamp_min(0)
+        found[name] = from_own.item(), ((stack.up_gram[rows, rows] @ own) * own).sum().item()
+
+    return found
+
+
+def _of_dense(changes: Changes, parameter: str, stream: str) -> Squares:
+    found = {}
+    total = changes.added(torch.zeros(changes.shapes[parameter]), parameter)
+    for name, increment in changes.active.items():
+        delta, factor = increment.deltas.get(parameter), increment.grams.get(stream)
+        if delta is not None and factor is not None:
+            own = (changes.strengths[name] * times(delta, factor)).double()
+            rest = (total @ factor).double() - own
+            found[name] = rest.square().sum().item(), own.square().sum().item()
+
+    return found
 
 
 def _inner(matrices: list[torch.Tensor]) -> torch.Tensor:
