@@ -72,6 +72,7 @@ def main() -> None:
     options.add_argument("--work", type=Path, default=Path("build/predictions"))
     options.add_argument("--sets", type=int, default=40, help="random ones, for each way")
     options.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="of the trainings")
+    options.add_argument("--sentences", type=int, default=6, help="about each studio")
     options.add_argument("--all_sets", action="store_true", help="also time all 511 sets")
     arguments = options.parse_args()
     model = begin(arguments, channels_last=False)
@@ -79,7 +80,7 @@ def main() -> None:
         arguments.sets, arguments.seeds = 3, arguments.seeds[:1]
         arguments.work = arguments.work / "quick"
 
-    results = Results(arguments.work / "compared.json")
+    results = Results(arguments.work / f"compared-{arguments.sentences}.json")
     found = {}
     for seed in arguments.seeds:
         for name, way in WAYS.items():
@@ -89,6 +90,7 @@ def main() -> None:
         "benchmark": "predictions",
         "sets": arguments.sets,
         "seeds": arguments.seeds,
+        "sentences": arguments.sentences,
         "evaluations": next(iter(found.values()))["evaluations"],
         "ways": {name: agreement(_of_way(found, name)) for name in WAYS},
         "together": agreement([pair for way in found.values() for pair in way["sets"]]),
@@ -114,16 +116,18 @@ def compared(model: Model, way: Way, seed: int, arguments: argparse.Namespace) -
     stages = concept_sets("random", STUDIOS, count=arguments.sets, seed=seed)
     place = arguments.work / f"{way.training}-{way.solve}-{seed}".replace(" ", "-")
     seen = _rows(sweep, experiment, stages, place.with_name(f"{place.name}-pictures.db"))
-    said = _rows(sweep_by_predictions, experiment, stages, place.with_name(f"{place.name}.db"))
+    predicted = partial(sweep_by_predictions, sentences=arguments.sentences)
+    own = place.with_name(f"{place.name}-{arguments.sentences}.db")
+    said = _rows(predicted, experiment, stages, own)
 
     sets, studios = [], []
     for _, erased in stages:
-        drawn, predicted = seen.row(erased), said.row(erased)
+        drawn, counted = seen.row(erased), said.row(erased)
         sets.append(
             {
                 "remaining": [drawn["remaining"]["value"], _left(said, erased)],
                 "kept": [_known(drawn["kept_relative"]), _stays(said, erased)],
-                "counted": [predicted["remaining"]["value"], predicted["kept_relative"]],
+                "counted": [counted["remaining"]["value"], counted["kept_relative"]],
             }
         )
         shares, base = seen.by_concept(erased), seen.by_concept(())
@@ -243,7 +247,10 @@ def timed_all(arguments: argparse.Namespace) -> dict:
     experiment = Experiment(SUITE, library=str(library), device="cpu")
     stages = concept_sets("subsets", STUDIOS)
     began = time.perf_counter()
-    with sweep_by_predictions(experiment, stages, path, executor=Processes(2)) as store:
+    sentences = arguments.sentences
+    with sweep_by_predictions(
+        experiment, stages, path, sentences=sentences, executor=Processes(2)
+    ) as store:
         count = len(store.done())
 
     return {"sets": count, "workers": 2, "seconds": round(time.perf_counter() - began, 1)}

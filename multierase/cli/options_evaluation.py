@@ -159,9 +159,10 @@ def sweep_options() -> list[Option]:
         ),
         Option(
             "--sentences",
-            "unseen sentences about each concept, for --by predictions; by default all that its "
+            "unseen sentences about each concept, for --by predictions: at most those that its "
             "file names",
-            type=int | None,
+            type=int,
+            default=6,
         ),
         Option("--sets", "which sets of concepts are erased", type=Sets, default="subsets"),
         Option(

@@ -36,6 +36,7 @@ from multierase.training.certificate import examined, names_any
 KIND = "concept"
 SEEN = 0.4  # a degree above which a sentence counts as one that still draws its concept
 NONE = ""
+SENTENCES = 6  # about each concept; as many again say no more of a set
 
 
 def sweep_by_predictions(
@@ -43,7 +44,7 @@ def sweep_by_predictions(
     stages: Sequence[Stage],
     path: str | Path,
     *,
-    sentences: int | None = None,
+    sentences: int | None = SENTENCES,
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Store:
@@ -53,7 +54,7 @@ def sweep_by_predictions(
 
     Args:
         experiment: of the method ``increments``; what it says of pictures does not count.
-        sentences: at most so many about each concept; by default all of its certificate's.
+        sentences: at most so many about each concept; ``None`` for all of its certificate's.
         executor: ``Processes()`` by default, one worker per core.
 
     Raises:
@@ -88,7 +89,7 @@ Asked = dict[str, list[dict[str, str]]]
 """By concept the questions of its certificate."""
 
 
-def questions_of(experiment: Experiment, sentences: int | None = None) -> Asked:
+def questions_of(experiment: Experiment, sentences: int | None = SENTENCES) -> Asked:
     """Return the questions of a library's certificates, with so many sentences of each concept.
 
     Raises:

@@ -8,6 +8,7 @@ random sentences settle it.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import json
 import random
@@ -189,21 +190,31 @@ class Dictionary:
             movement: ``ΔWᵀ ΔW`` ``(d, d)`` float64.
         """
         apart = self._apart(erased)
-        places: list[Place] = []
         moved = [torch.zeros(0, dtype=torch.float64)]
+        ends: list[int] = []
         for template, form in self.forms.items():
-            listed = self.sentences[template]
-            kept = [place for place, each in enumerate(listed) if not each.filled & apart]
-            means = form.means[stream][kept].double()
-            places += [(template, place) for place in kept]
-            moved.append(((means @ movement) * means).sum(1))
+            means = form.means[stream].double()
+            squares = ((means @ movement) * means).sum(1)
+            squares[self._about(template, apart)] = -torch.inf
+            moved.append(squares)
+            ends.append((ends[-1] if ends else 0) + form.count)
 
-        order = torch.cat(moved).argsort(descending=True, stable=True)[:MOST_MOVED]
-        most = tuple(places[place] for place in order.tolist())
+        most = self._places(torch.cat(moved), ends)
         known = self._kept_gram(stream, most)
         if known is not None:
             return known
         return self._remembered((stream, most), lambda: self._encoded(stream, self._prompts(most)))
+
+    def _places(self, moved: torch.Tensor, ends: Sequence[int]) -> tuple[Place, ...]:
+        """Return the sentences that are moved most, of all forms' one after another."""
+        templates, places = list(self.forms), []
+        for index in moved.argsort(descending=True, stable=True)[:MOST_MOVED].tolist():
+            if moved[index] == -torch.inf:
+                break
+            form = bisect.bisect_right(ends, index)
+            places.append((templates[form], index - (ends[form - 1] if form else 0)))
+
+        return tuple(places)
 
     def _prompts(self, places: Sequence[Place]) -> list[str]:
         return [self.sentences[template][place].prompt for template, place in places]
@@ -253,8 +264,7 @@ class Dictionary:
         total = torch.zeros(())
         for template, form in self.forms.items():
             # They are few: the concept's own words, and what is like it.
-            listed = enumerate(self.sentences[template])
-            gone = [(template, place) for place, each in listed if each.filled & apart]
+            gone = [(template, place) for place in self._about(template, apart)]
             kept = form.grams[stream]
             if gone:
                 near = self._kept_gram(stream, gone)
@@ -264,6 +274,23 @@ class Dictionary:
             total = total + covariance(kept)
 
         return total
+
+    def _about(self, template: str, words: Iterable[str]) -> list[int]:
+        """Return the places of a form's sentences that any of these words fills."""
+        filled = self._filled_by[template]
+
+        return sorted(set().union(*(filled.get(word, ()) for word in words)))
+
+    @cached_property
+    def _filled_by(self) -> dict[str, dict[str, list[int]]]:
+        found: dict[str, dict[str, list[int]]] = {}
+        for template, listed in self.sentences.items():
+            places = found.setdefault(template, {})
+            for place, each in enumerate(listed):
+                for word in each.filled:
+                    places.setdefault(word, []).append(place)
+
+        return found
 
     def _apart(self, erased: Iterable[str]) -> frozenset[str]:
         """Return the words and names, in lower case, of concepts and of their kin."""

@@ -47,13 +47,15 @@ def stages():
 @pytest.fixture(scope="module")
 def swept(experiment, stages, tmp_path_factory):
     path = tmp_path_factory.mktemp("swept") / "p.db"
-    sweep_by_predictions(experiment, stages, path, executor=ALONE).close()
+    sweep_by_predictions(experiment, stages, path, executor=ALONE, sentences=None).close()
 
     return path
 
 
-def rows_at(experiment, stages, path, **more):
-    with sweep_by_predictions(experiment, stages, path, executor=ALONE, **more) as store:
+def rows_at(experiment, stages, path, sentences=None):
+    with sweep_by_predictions(
+        experiment, stages, path, sentences=sentences, executor=ALONE
+    ) as store:
         return as_json(Rows(store).rows())
 
 
@@ -92,14 +94,14 @@ def test_the_rows_are_the_same_whoever_makes_them(experiment, stages, swept, tmp
         patch.chdir(folder)
         here = dataclasses.replace(experiment, library="lib")
         with sweep_by_predictions(
-            here, stages, tmp_path / "two.db", executor=Processes(2)
+            here, stages, tmp_path / "two.db", sentences=None, executor=Processes(2)
         ) as store:
             assert as_json(Rows(store).rows()) == expected
 
 
 def test_it_goes_on_where_it_stopped(experiment, stages, swept, tmp_path, monkeypatch):
     path = tmp_path / "p.db"
-    sweep_by_predictions(experiment, stages[:1], path, executor=ALONE).close()
+    sweep_by_predictions(experiment, stages[:1], path, sentences=None, executor=ALONE).close()
     seen = []
     observe = Predictor.observe
     monkeypatch.setattr(
