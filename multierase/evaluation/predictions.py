@@ -31,7 +31,7 @@ from multierase.files import whole_path
 from multierase.increments.library import Library
 from multierase.models.sources import EMBEDDED
 from multierase.sampling import SamplingSettings
-from multierase.training.certificate import examined, names_any
+from multierase.training.certificate import as_json, examined, from_json, names_any
 
 KIND = "concept"
 SEEN = 0.4  # a degree above which a sentence counts as one that still draws its concept
@@ -95,6 +95,7 @@ def questions_of(experiment: Experiment, sentences: int | None = SENTENCES) -> A
     Raises:
         UsageError: for another method than increments, a library without certificates, or less than
             one sentence.
+        ValueError: for a certificate that is damaged.
     """
     if sentences is not None and sentences < 1:
         raise UsageError(f"{sentences} sentences about each concept: give 1 or more")
@@ -112,10 +113,11 @@ def questions_of(experiment: Experiment, sentences: int | None = SENTENCES) -> A
         )
 
     found = {}
-    for concept, questions in asked.items():
-        own = [question for question in questions if question["about"] == "own"]
-        others = [question for question in questions if question["about"] != "own"]
-        found[concept] = own[:sentences] + others
+    for concept, listed in asked.items():
+        questions = from_json(concept, listed)
+        own = [question for question in questions if question.about == "own"]
+        others = [question for question in questions if question.about != "own"]
+        found[concept] = as_json(own[:sentences] + others)
     return found
 
 

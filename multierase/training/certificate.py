@@ -202,6 +202,22 @@ class Examined:
         return {**found, None: self.stay.answers(predict)}
 
 
+def from_json(concept: str, listed: Sequence[Mapping[str, Any]]) -> list[Question]:
+    """Return a concept's questions, given as ``as_json`` gives them.
+
+    Raises:
+        ValueError: for questions that are none, or of which none is about the concept.
+    """
+    try:
+        questions = [Question(**question) for question in listed]
+        if not any(question.about == "own" for question in questions):
+            raise ValueError("no question is about the concept")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the certificate of {concept!r} is damaged: {error}") from error
+
+    return questions
+
+
 def examined(
     model: Model, asked: Mapping[str, Sequence[Mapping[str, Any]]], seed: int = 0
 ) -> Examined:
@@ -219,13 +235,8 @@ def examined(
     exams: dict[str, Exam] = {}
     stay: dict[str, Question] = {}
     for concept, listed in asked.items():
-        try:
-            questions = [Question(**question) for question in listed]
-            own = [question for question in questions if question.about == "own"]
-            if not own:
-                raise ValueError("no question is about the concept")
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"the certificate of {concept!r} is damaged: {error}") from error
+        questions = from_json(concept, listed)
+        own = [question for question in questions if question.about == "own"]
         exams[concept] = Exam(model, points, own, evaluations)
         stay |= {each.prompt: each for each in questions if each.about in ("kept", "general")}
 

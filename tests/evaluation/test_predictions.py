@@ -169,6 +169,12 @@ def test_what_cannot_be_predicted(experiment, emoji, tmp_path):
     with pytest.raises(UsageError, match="attacks are judged by pictures"):
         questions_of(attacked)
 
+    damaged = {"Noto": [{"prompt": 3}]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Library, "questions", lambda self: damaged)
+        with pytest.raises(ValueError, match="the certificate of 'Noto' is damaged"):
+            questions_of(experiment)
+
     bare = EraseSettings(kind="none", steps=1, batch_size=1, sampler_steps=2, stop_at=None)
     Workspace(tmp_path / "bare", emoji, create=True).train("Noto", settings=bare)
     without = dataclasses.replace(experiment, library=str(tmp_path / "bare"))
