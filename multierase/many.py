@@ -12,7 +12,7 @@ from multierase.executors.executor import Executor, Work
 from multierase.files import whole_path
 from multierase.increments.library import Library
 from multierase.methods import Refusal, method_named
-from multierase.models.sources import EMBEDDED
+from multierase.models.sources import EMBEDDED, whole_source
 from multierase.prompts.concepts import Concept, require_distinct
 from multierase.prompts.lists import TaggedPrompt
 from multierase.training.settings import EraseSettings
@@ -74,8 +74,9 @@ def erase_many(
     library = Library(site.library, create=True)
     there = sorted(set(library) & set(names)) if resume and not site.overwrite else []
     library.check_targets([name for name in names if name not in there], overwrite=site.overwrite)
+    headers = library.headers() if there else {}
     for name in there:
-        yield name, library.headers()[name].path
+        yield name, headers[name].path
 
     beside = tuple(sorted({*library, *names}))
     left = [task for task in tasks if task.concept.name not in there]
@@ -108,12 +109,11 @@ def _erased(
 
 def _elsewhere(site: Site) -> Site:
     """Return the site for workers with another working directory."""
-    base = site.base if site.base in EMBEDDED else whole_path(site.base)
     config = whole_path(site.loading.get("base_config"))
 
     return replace(
         site,
         library=whole_path(site.library),
-        base=base,
+        base=whole_source(site.base),
         loading={**site.loading, "base_config": config},
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,12 +23,16 @@ from multierase.evaluation.observations import DIGITS, Observations
 from multierase.evaluation.report.rows import PREDICTED
 from multierase.evaluation.store import Store
 from multierase.evaluation.suites import Suite
-from multierase.evaluation.sweep import composition_of, ingredients, observed, opened
+from multierase.evaluation.sweep import (
+    composition_of,
+    ingredients,
+    observed,
+    opened,
+    with_whole_paths,
+)
 from multierase.executors.executor import Executor, Make, Work
 from multierase.executors.processes import Processes
-from multierase.files import whole_path
 from multierase.increments.library import Library
-from multierase.models.sources import EMBEDDED
 from multierase.sampling import SamplingSettings
 from multierase.training.certificate import as_json, examined, from_json, names_any
 
@@ -76,7 +79,8 @@ def sweep_by_predictions(
     }
 
     def make(here: bool) -> Make:
-        return partial(_predictor, experiment if here else _elsewhere(experiment), asked)
+        own = experiment if here else with_whole_paths(experiment, suite)
+        return partial(_predictor, own, asked)
 
     with opened(path, settings, suite, stages) as store:
         for erased, observations in observed(store, wanted, executor, make, progress):
@@ -156,12 +160,11 @@ class Predictor:
     def observe(self, concepts: Sequence[str]) -> Observations:
         """Ask everything while these concepts are erased, and leave them erased."""
         self.composer.set(dict.fromkeys(concepts, 1.0))
-        answers = self.examined.answers(self.model.predict)
-        rest = answers.pop(None)
+        answers, rest = self.examined.answers(self.model.predict)
 
         seen: list[str] = []
         for concept, own in answers.items():
-            seen += [str(concept) if answer.degree > SEEN else NONE for answer in own]
+            seen += [concept if answer.degree > SEEN else NONE for answer in own]
         degrees = [_number(answer.degree) for own in answers.values() for answer in own]
         moved = [_number(answer.moved) for own in answers.values() for answer in own]
         for answer in rest:
@@ -175,14 +178,6 @@ class Predictor:
             thumbnails={},
             measures={"degree": degrees + nothing, "moved": moved},
         )
-
-
-def _elsewhere(experiment: Experiment) -> Experiment:
-    """Return the experiment for a worker with another working directory."""
-    names = {name: whole_path(getattr(experiment, name)) for name in ("library", "base_config")}
-    base = experiment.base if experiment.base in EMBEDDED else whole_path(experiment.base)
-
-    return replace(experiment, base=base, **names)
 
 
 def _predictor(experiment: Experiment, asked: Asked) -> Work:

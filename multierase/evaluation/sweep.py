@@ -26,6 +26,7 @@ from multierase.executors.executor import Done, Executor, Make, Work, one_thread
 from multierase.executors.processes import Processes
 from multierase.files import whole_path
 from multierase.increments.library import Library
+from multierase.models.sources import whole_source
 
 PATHS = ("library", "base_config", "peer", "prompts", "fid", "reference")
 
@@ -140,8 +141,7 @@ def with_whole_paths(experiment: Experiment, suite: Suite) -> Experiment:
     """
     names = {name: whole_path(getattr(experiment, name)) for name in PATHS}
     names["clip"] = whole_path(suite.clip)
-    if experiment.base != "emoji":
-        names["base"] = whole_path(experiment.base)
+    names["base"] = whole_source(experiment.base)
     if experiment.suite not in shipped_suites():
         names["suite"] = whole_path(experiment.suite)
 

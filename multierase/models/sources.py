@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
+from multierase.files import whole_path
+
 EMBEDDED = ("emoji",)
 INDEX = "model_index.json"
 
@@ -12,6 +14,11 @@ INDEX = "model_index.json"
 def embedded_folder(name: str) -> Path:
     """Return where an embedded base is; the package is installed as files."""
     return Path(str(resources.files("multierase") / "assets" / name))
+
+
+def whole_source(source: str) -> str:
+    """Return what names the same base in another working directory; names and hub ids stay."""
+    return source if source in EMBEDDED else whole_path(source)
 
 
 def is_path(source: str) -> bool:

@@ -193,13 +193,11 @@ class Examined:
     concepts: Mapping[str, Exam]
     stay: Exam
 
-    def answers(self, predict: Predict) -> dict[str | None, list[Answer]]:
-        """Ask a changed model: by concept, and under ``None`` what is to stay."""
-        found: dict[str | None, list[Answer]] = {}
-        for concept, exam in self.concepts.items():
-            found[concept] = exam.answers(predict)
+    def answers(self, predict: Predict) -> tuple[dict[str, list[Answer]], list[Answer]]:
+        """Ask a changed model; return answers by concept, and those of what is to stay."""
+        found = {concept: exam.answers(predict) for concept, exam in self.concepts.items()}
 
-        return {**found, None: self.stay.answers(predict)}
+        return found, self.stay.answers(predict)
 
 
 def from_json(concept: str, listed: Sequence[Mapping[str, Any]]) -> list[Question]:
@@ -260,12 +258,12 @@ def certify(model: Model, examined: Examined, erased: Collection[str]) -> dict[s
         examined: the questions to the base.
         erased: names of concepts.
     """
-    answers = examined.answers(model.predict)
-    rest = [answer for answer in answers.pop(None) if not names_any(answer.prompt, erased)]
+    answers, stay = examined.answers(model.predict)
+    rest = [answer for answer in stay if not names_any(answer.prompt, erased)]
     concepts: dict[str, Any] = {}
     for concept, own in answers.items():
         moved = statistics.fmean(answer.moved for answer in own)
-        concepts[str(concept)] = {"erased": concept in erased, **certificate(own), "moved": moved}
+        concepts[concept] = {"erased": concept in erased, **certificate(own), "moved": moved}
 
     report: dict[str, Any] = {"erased": sorted(erased), "concepts": concepts}
     for side in ("kept", "general"):

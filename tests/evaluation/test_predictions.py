@@ -71,7 +71,7 @@ def test_a_row_is_the_certificate_of_its_set(emoji, library, experiment, stages,
         said = workspace.certify("Noto")["concepts"]
         asked = examined(emoji, library.questions())
         with workspace.erasing("Noto"):
-            answers = asked.answers(emoji.predict)
+            answers, stay = asked.answers(emoji.predict)
     row = rows["Noto",]
     noto, twemoji = (answers[name] for name in NAMES)
     assert row["measures"]["degree_erased"] == pytest.approx(said["Noto"]["degree"], abs=1e-3)
@@ -82,7 +82,7 @@ def test_a_row_is_the_certificate_of_its_set(emoji, library, experiment, stages,
     assert row["measures"]["degree_erased"] < 0.5 < row["measures"]["degree"]
 
     # What is to stay moves too, but for the prompts that name what is erased.
-    stays = [a.moved for a in answers[None] if "noto" not in a.prompt.lower()]
+    stays = [a.moved for a in stay if "noto" not in a.prompt.lower()]
     moved = [answer.moved for answer in twemoji] + stays
     assert row["measures"]["moved"] == pytest.approx(sum(moved) / len(moved), abs=1e-3)
 

@@ -24,7 +24,7 @@ from multierase.cli.requests import (
 )
 from multierase.errors import ConceptRefused, UsageError
 from multierase.files import plain
-from multierase.increments.header import Header
+from multierase.increments.header import Header, read_header
 from multierase.increments.library import Library
 from multierase.increments.provenance import in_words
 from multierase.methods import Refusal
@@ -65,8 +65,7 @@ def run_erase(arguments: Namespace) -> dict:
         progress=True,
     )
 
-    headers = workspace.library.headers()
-    rows = [_row(headers[one.concept]) for one in results if not isinstance(one, Refusal)]
+    rows = [_row(read_header(one.path)) for one in results if not isinstance(one, Refusal)]
     report = _report(rows, [one for one in results if isinstance(one, Refusal)])
 
     _warn_of_entangled(workspace, [row["concept"] for row in rows])
@@ -123,7 +122,7 @@ def _many(arguments: Namespace, settings: EraseSettings, listed: Sequence[Listed
     )
 
     found = erase_many(tasks, site, executor, resume=arguments.resume)
-    done = dict(_told(found, len(tasks), Library(arguments.library, create=True)))
+    done = dict(_told(found, len(tasks)))
     in_order = [done[task.concept.name] for task in tasks]
     return _report(
         [_row(one) for one in in_order if isinstance(one, Header)],
@@ -132,13 +131,13 @@ def _many(arguments: Namespace, settings: EraseSettings, listed: Sequence[Listed
 
 
 def _told(
-    found: Iterator[tuple[str, Path | Refusal]], count: int, library: Library
+    found: Iterator[tuple[str, Path | Refusal]], count: int
 ) -> Iterator[tuple[str, Header | Refusal]]:
     """Pass on what was erased, and say each on a line of a table as it is there."""
     with tqdm(total=count, desc="concepts") as bar:
         bar.write(LINE.format("concept", "gone", "evaluations", "seconds"), sys.stderr)
         for name, made in found:
-            one = made if isinstance(made, Refusal) else library.headers()[name]
+            one = made if isinstance(made, Refusal) else read_header(made)
             cells = ["refused", "", ""]
             if isinstance(one, Header):
                 row = _row(one)
