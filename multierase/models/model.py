@@ -6,7 +6,7 @@ import abc
 import contextlib
 import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -144,11 +144,13 @@ class Model(abc.ABC):
 
     def tokens(self, prompts: Sequence[str], stream: str = "tokens") -> torch.Tensor:
         """Return ``(n, d)``, where the model is: all that the stream's readers see of prompts."""
-        return _rows(self.text(prompts)[stream])
+        return self.text(prompts)[stream].flatten(0, -2)
 
-    def fresh_tokens(self, prompts: Sequence[str], stream: str = "tokens") -> torch.Tensor:
-        """Do as ``tokens``, and remember nothing: for thousands of prompts that are read once."""
-        return _rows(self.text.fresh(prompts)[stream])
+    def fresh_tokens(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Do as ``tokens``, of every stream, and remember nothing: for thousands of prompts."""
+        fresh = self.text.fresh(prompts)
+
+        return {stream: fresh[stream].flatten(0, -2) for stream in self.streams}
 
     def own_tokens(self, prompts: Sequence[str], stream: str = "tokens") -> torch.Tensor:
         """Return ``(n, d)``, on the CPU: the prompts' own tokens, neither begin nor padding."""
@@ -174,9 +176,9 @@ class Model(abc.ABC):
         """Return whether every tokenizer represents the whole prompt and cuts nothing off."""
         return self.text.reads_whole(prompt)
 
-    def name_of_tokens(self, count: int, generator: random.Random) -> str:
-        """Return a made-up name of so many tokens of the first tokenizer, as near as can be."""
-        return self.text.name_of_tokens(count, generator)
+    def name_of_tokens(self, count: int, rng: random.Random, without: Collection[str] = ()) -> str:
+        """Return a made-up name of so many tokens, as near as can be; see ``Text``."""
+        return self.text.name_of_tokens(count, rng, without)
 
     def require_representable(self, prompt: str) -> None:
         """Raise ``ValueError`` if a tokenizer cannot represent a part of ``prompt``."""
@@ -393,8 +395,3 @@ def named_inputs(encoded: Sequence[torch.Tensor | None]) -> dict[str, torch.Tens
     # Stable Diffusion 1 and 2 have no pooled vectors.
     found = zip((*names, *pooled), encoded, strict=False)
     return {name: tensor for name, tensor in found if tensor is not None}
-
-
-def _rows(tensor: torch.Tensor) -> torch.Tensor:
-    """Return tokens ``(b, l, d)``, or vectors ``(b, d)``, one below another."""
-    return tensor.flatten(0, -2)

@@ -283,8 +283,12 @@ class Text:
 
         return self.readers[0].words(embeddings.weight)
 
-    def name_of_tokens(self, count: int, generator: random.Random) -> str:
-        """Return a made-up name of ``count`` tokens, as near as can be: words run together."""
+    def name_of_tokens(self, count: int, rng: random.Random, without: Collection[str] = ()) -> str:
+        """Return a made-up name of ``count`` tokens, as near as can be: words run together.
+
+        Args:
+            without: words that mean something, and are used only where there are no others.
+        """
         words, nearest, least = self.words, "", None
         if not words:
             raise ConceptRefused(
@@ -292,7 +296,9 @@ class Text:
                 "draws a concept cannot be tried: give its --prompts"
             )
         for _ in range(ATTEMPTS):
-            parts = generator.choices(words, k=generator.randint(1, count))
+            parts = rng.choices(words, k=rng.randint(1, count))
+            if any(part in without for part in parts):
+                continue
             name = "".join(parts)
             found = len(self.readers[0].own_ids(name))
             if found == count:
@@ -300,7 +306,7 @@ class Text:
             if least is None or abs(found - count) < least:
                 nearest, least = name, abs(found - count)
 
-        return nearest
+        return nearest if least is not None else self.name_of_tokens(count, rng)
 
 
 def whole_word_of(vocabulary: Collection[str]) -> Callable[[str], str | None]:

@@ -19,6 +19,8 @@ Transfers = Mapping[str, Mapping[str, Transfer]]
 class Stack:
     """The increments of some parameters of one shared input: ``Δ_p = up_p @ down`` for each ``p``.
 
+    A parameter's own rows do not count: of ``up_p`` its Gram matrix is all that is needed.
+
     Args:
         alone: by concept its own ``down_i`` ``(r_i, d)``, unmoved.
         down: all of them below one another, each ``s_i down_i T_i``: ``(r, d)`` float64.
@@ -31,6 +33,16 @@ class Stack:
         rank = len(self.down)
         self.up_gram = torch.zeros(rank, rank, dtype=torch.float64)
         """``Σ_p up_pᵀ up_p`` ``(r, r)``."""
+
+    @cached_property
+    def mixed(self) -> torch.Tensor:
+        """``Σ_p ΔW_pᵀ up_p`` ``(d, r)``, with ``ΔW_p = up_p down`` all that changes ``p``."""
+        return self.down.T @ self.up_gram
+
+    @cached_property
+    def whole(self) -> torch.Tensor:
+        """``Σ_p ΔW_pᵀ ΔW_p`` ``(d, d)``."""
+        return self.mixed @ self.down
 
 
 class Changes:
@@ -110,7 +122,7 @@ class Changes:
             added = self.added(torch.zeros(self.shapes[parameter]), parameter).double()
             whole = whole + added.T @ added
 
-        return whole + sum(stack.down.T @ stack.up_gram @ stack.down for stack in stacks)
+        return whole + sum(stack.whole for stack in stacks)
 
     def stacks(self, stream: str) -> tuple[list[Stack], list[str]]:
         """Return the factors of what reads a stream, and the parameters that have none.

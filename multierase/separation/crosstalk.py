@@ -119,7 +119,10 @@ Squares = dict[str, tuple[float, float]]
 
 
 def _of_stack(changes: Changes, stack: Stack, stream: str) -> Squares:
-    """Sum over a stack's parameters: ``‖U x‖² = ⟨Uᵀ U x, x⟩``, so their number does not count."""
+    """Sum over a stack's parameters: ``‖U x‖² = ⟨Uᵀ U x, x⟩``, so their number does not count.
+
+    Nor does the number of concepts, but once: ``‖A − B‖² = ‖A‖² − 2 ⟨A, B⟩ + ‖B‖²``.
+    """
     found, first = {}, 0
     for name, down in stack.alone.items():
         rows, first = slice(first, first + len(down)), first + len(down)
@@ -129,11 +132,12 @@ def _of_stack(changes: Changes, stack: Stack, stream: str) -> Squares:
 
         tokens = factor.double()
         own = changes.strengths[name] * (down.double() @ tokens)
-        rest = stack.down @ tokens
-        rest[rows] -= own
+        alone = ((stack.up_gram[rows, rows] @ own) * own).sum()
+        together = ((stack.whole @ tokens) * tokens).sum()
+        both = ((stack.mixed[:, rows].T @ tokens) * own).sum()
         # Rounding may leave a little less than nothing.
-        from_own = ((stack.up_gram @ rest) * rest).sum().clamp_min(0)
-        found[name] = from_own.item(), ((stack.up_gram[rows, rows] @ own) * own).sum().item()
+        from_own = (together - 2 * both + alone).clamp_min(0)
+        found[name] = from_own.item(), alone.item()
 
     return found
 

@@ -43,6 +43,7 @@ GRAM = "gram"  # its name in a file
 
 Place = tuple[str, int]
 """A sentence: its form, and its place among the form's sentences."""
+ByStream = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,8 @@ class Dictionary:
     keeps: bool = False
     _kin: dict[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
     # Encoding what is left out takes longer than the solve that asks for it.
-    _grams: dict[tuple[str, Hashable], torch.Tensor] = field(
-        default_factory=dict, compare=False, repr=False
-    )
-    _tokens: dict[tuple[str, str], torch.Tensor] = field(
-        default_factory=dict, compare=False, repr=False
-    )
+    _grams: dict[Hashable, ByStream] = field(default_factory=dict, compare=False, repr=False)
+    _tokens: dict[str, ByStream] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -148,7 +145,7 @@ class Dictionary:
         Each form weighs the same, however many sentences settled it.
         """
         apart = self._apart(erased)
-        return self._remembered((stream, apart), lambda: self._without(stream, apart))
+        return self._remembered(apart, lambda: self._without(apart))[stream]
 
     def about_siblings(self, stream: str, erased: Iterable[str]) -> torch.Tensor | None:
         """Return ``(d, d)`` of sentences about the siblings that are not erased, if there are any.
@@ -163,7 +160,7 @@ class Dictionary:
 
         if not listed:
             return None
-        return self._remembered((stream, listed), lambda: self._encoded(stream, listed))
+        return self._remembered(listed, lambda: self._encoded(listed))[stream]
 
     @cached_property
     def _sibling_sentences(self) -> dict[str, tuple[str, ...]]:
@@ -200,10 +197,11 @@ class Dictionary:
             ends.append((ends[-1] if ends else 0) + form.count)
 
         most = self._places(torch.cat(moved), ends)
-        known = self._kept_gram(stream, most)
-        if known is not None:
-            return known
-        return self._remembered((stream, most), lambda: self._encoded(stream, self._prompts(most)))
+        known = self._kept_grams(most)
+        if known is None:
+            known = self._remembered(most, lambda: self._encoded(self._prompts(most)))
+
+        return known[stream]
 
     def _places(self, moved: torch.Tensor, ends: Sequence[int]) -> tuple[Place, ...]:
         """Return the sentences that are moved most, of all forms' one after another."""
@@ -219,40 +217,48 @@ class Dictionary:
     def _prompts(self, places: Sequence[Place]) -> list[str]:
         return [self.sentences[template][place].prompt for template, place in places]
 
-    def _kept_gram(self, stream: str, places: Sequence[Place]) -> torch.Tensor | None:
-        """Return ``(d, d)`` of some of its sentences, if their tokens are kept."""
-        one = self.model.tokens([""], stream) if self.keeps else None
-        if one is None or one.numel() * one.element_size() * self.count > MOST_KEPT:
+    def _kept_grams(self, places: Sequence[Place]) -> ByStream | None:
+        """Return by stream ``(d, d)`` of some of its sentences, if their tokens are kept."""
+        if not self.keeps or self._size_of_one * self.count > MOST_KEPT:
             return None
 
-        rows = [self._all(stream, template)[place] for template, place in places]
-        return gram(torch.cat(rows))
+        found = {}
+        for stream in self.model.streams:
+            rows = [self._all(template)[stream][place] for template, place in places]
+            found[stream] = gram(torch.cat(rows))
+        return found
 
-    def _all(self, stream: str, template: str) -> torch.Tensor:
-        """Return the tokens ``(n, l, d)`` of all sentences of a form, and keep them."""
-        if (stream, template) not in self._tokens:
+    @cached_property
+    def _size_of_one(self) -> int:
+        """The bytes of one sentence's tokens."""
+        return sum(self.model.tokens([""], stream).nbytes for stream in self.model.streams)
+
+    def _all(self, template: str) -> ByStream:
+        """Return by stream the tokens ``(n, l, d)`` of all sentences of a form, and keep them."""
+        if template not in self._tokens:
             prompts = [each.prompt for each in self.sentences[template]]
-            parts = []
+            parts: dict[str, list[torch.Tensor]] = {}
             # Always the same ones together, whichever sets are asked for.
             for start in range(0, len(prompts), BATCH):
                 batch = prompts[start : start + BATCH]
-                parts.append(self.model.fresh_tokens(batch, stream).unflatten(0, (len(batch), -1)))
-            self._tokens[stream, template] = torch.cat(parts)
+                for stream, rows in self.model.fresh_tokens(batch).items():
+                    parts.setdefault(stream, []).append(rows.unflatten(0, (len(batch), -1)))
+            self._tokens[template] = {stream: torch.cat(rows) for stream, rows in parts.items()}
 
-        return self._tokens[stream, template]
+        return self._tokens[template]
 
-    def _encoded(self, stream: str, prompts: Sequence[str]) -> torch.Tensor:
-        width = self.model.tokens([""], stream).shape[1]
-        total = torch.zeros(width, width, dtype=torch.float64)
+    def _encoded(self, prompts: Sequence[str]) -> ByStream:
+        """Return by stream ``(d, d)`` of sentences, a few at once."""
+        totals = {s: 0 * gram(self.model.tokens([""], s)) for s in self.model.streams}
         starts = range(0, len(prompts), FEW)
         for start in tqdm(starts, "sentences to keep", delay=1, disable=not self.progress):
-            total += gram(self.model.fresh_tokens(prompts[start : start + FEW], stream))
+            for stream, rows in self.model.fresh_tokens(prompts[start : start + FEW]).items():
+                totals[stream] += gram(rows)
 
-        return total
+        return totals
 
-    def _remembered(
-        self, key: tuple[str, Hashable], make: Callable[[], torch.Tensor]
-    ) -> torch.Tensor:
+    def _remembered(self, key: Hashable, make: Callable[[], ByStream]) -> ByStream:
+        """Return what was made before; all streams at once, for a sentence is encoded into all."""
         if key not in self._grams:
             if len(self._grams) >= REMEMBERED:
                 self._grams.clear()
@@ -260,20 +266,25 @@ class Dictionary:
 
         return self._grams[key]
 
-    def _without(self, stream: str, apart: frozenset[str]) -> torch.Tensor:
-        total = torch.zeros(())
+    def _without(self, apart: frozenset[str]) -> ByStream:
+        totals: ByStream = {}
         for template, form in self.forms.items():
             # They are few: the concept's own words, and what is like it.
             gone = [(template, place) for place in self._about(template, apart)]
-            kept = form.grams[stream]
-            if gone:
-                near = self._kept_gram(stream, gone)
-                if near is None:
-                    near = gram(self.model.fresh_tokens(self._prompts(gone), stream))
-                kept = kept - near
-            total = total + covariance(kept)
+            near = self._grams_about(gone) if gone else {}
+            for stream, every in form.grams.items():
+                kept = every - near[stream] if near else every
+                totals[stream] = totals.get(stream, 0) + covariance(kept)
 
-        return total
+        return totals
+
+    def _grams_about(self, places: Sequence[Place]) -> ByStream:
+        known = self._kept_grams(places)
+        if known is None:
+            encoded = self.model.fresh_tokens(self._prompts(places))
+            known = {stream: gram(rows) for stream, rows in encoded.items()}
+
+        return known
 
     def _about(self, template: str, words: Iterable[str]) -> list[int]:
         """Return the places of a form's sentences that any of these words fills."""
@@ -376,9 +387,7 @@ def _filled(model: Model, kind: Kind, template: str) -> Form:
             break
 
         news = []
-        for stream in model.streams:
-            # Encoded without being remembered: thousands of prompts are not small.
-            tokens = model.fresh_tokens(prompts, stream)
+        for stream, tokens in model.fresh_tokens(prompts).items():
             means[stream].append(tokens.reshape(len(prompts), -1, tokens.shape[1]).mean(1).cpu())
             drawn = gram(tokens)
             if count:

@@ -20,7 +20,7 @@ from multierase.errors import ConceptRefused
 from multierase.files import digest_bytes
 from multierase.models.model import Model
 from multierase.prompts.kind import Kind
-from multierase.prompts.wording import with_article
+from multierase.prompts.wording import plain, significant_words, with_article
 from multierase.training.trajectories import EvaluationCounter, in_parts, trajectories
 
 logger = logging.getLogger(__name__)
@@ -214,7 +214,17 @@ class Trial:
     def _made_up(self, tokens: int, count: int) -> list[str]:
         generator = random.Random(f"{self.seed}/{tokens}")
 
-        return [self.model.name_of_tokens(tokens, generator) for _ in range(count)]
+        return [self.model.name_of_tokens(tokens, generator, self._named) for _ in range(count)]
+
+    @cached_property
+    def _named(self) -> frozenset[str]:
+        """The base's words that are part of the kind's own names.
+
+        They move a base as the concept does: none of them is a subject, or of a made-up name.
+        """
+        names = frozenset().union(*map(significant_words, self.kind.beside))
+
+        return frozenset(word for word in self.model.words() if plain(word) in names)
 
     @cached_property
     @torch.no_grad()
@@ -223,10 +233,9 @@ class Trial:
         rng = random.Random(self.seed)
         words = [word for word in self.model.words() if self.model.reads_whole(word)]
         own = [subject for subject in self.kind.subjects if self.model.reads_whole(subject)]
-        some = [
-            *rng.sample(own, len(own))[:CANDIDATES],
-            *rng.sample(words, len(words))[:CANDIDATES],
-        ]
+        some = rng.sample(own, len(own))[:CANDIDATES]
+        drawn = rng.sample(words, len(words))
+        some += [word for word in drawn if word not in self._named][:CANDIDATES]
         # The shortest ones, so that whole sentences fit too.
         candidates = sorted(dict.fromkeys(some), key=self._length)[:CANDIDATES]
 

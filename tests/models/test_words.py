@@ -159,6 +159,21 @@ def test_a_made_up_name_has_the_number_of_tokens_that_is_asked_for(emoji, count)
     assert names[0] != emoji.name_of_tokens(count, random.Random(1))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_words_that_mean_something_are_in_no_made_up_name(emoji, count):
+    """But in one where there are no others: a name there has to be."""
+    generator, plainly = random.Random(0), random.Random(0)
+    names = [emoji.name_of_tokens(count, generator) for _ in range(40)]
+    used = {word for word in emoji.words() if any(word in name for name in names)}
+    without = {word for word in used if word in set(sorted(used)[::2])}
+    found = [emoji.name_of_tokens(count, plainly, without) for _ in range(40)]
+    assert not set(found) & without
+    assert found != names
+
+    every = emoji.name_of_tokens(count, random.Random(0), set(emoji.words()))
+    assert emoji.token_count(every) - 2 == count
+
+
 def test_a_name_of_more_tokens_than_can_be_is_the_nearest():
     """WordPiece reads a hundred letters of a word and no more, then knows none of it."""
     encoder = encoder_of(["abc", "##abc"])

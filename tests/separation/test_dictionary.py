@@ -62,7 +62,7 @@ def unread(count: int) -> Form:
 
 def covariance_of(model, prompts: list[str]) -> torch.Tensor:
     """``Eᵀ E`` of all tokens, in units of the mean variance."""
-    tokens = model.fresh_tokens(prompts, "tokens").double()
+    tokens = model.fresh_tokens(prompts)["tokens"].double()
 
     return tokens.T @ tokens / tokens.square().sum() * tokens.shape[1]
 
@@ -189,8 +189,8 @@ def test_a_form_ends_when_new_sentences_are_no_news(tiny, things):
         parts = [prompts[start : start + BATCH] for start in range(0, count, BATCH)]
         news = [
             novelty(
-                gram(tiny.fresh_tokens(prompts[: BATCH * place], "tokens")),
-                gram(tiny.fresh_tokens(parts[place], "tokens")),
+                gram(tiny.fresh_tokens(prompts[: BATCH * place])["tokens"]),
+                gram(tiny.fresh_tokens(parts[place])["tokens"]),
             )
             for place in range(1, len(parts))
         ]
@@ -249,7 +249,7 @@ def test_captions_are_a_form_that_is_no_template(things, tiny):
     captions = prompts_of(things, CAPTIONS)
     assert captions[-3:] == list(THINGS.keep)
     torch.testing.assert_close(
-        things.forms[CAPTIONS].grams["tokens"], gram(tiny.fresh_tokens(captions, "tokens"))
+        things.forms[CAPTIONS].grams["tokens"], gram(tiny.fresh_tokens(captions)["tokens"])
     )
 
 
@@ -279,7 +279,7 @@ def test_what_moves_most_is_named_once_more_but_for_what_is_erased(tiny, things,
     moved.sort(key=lambda pair: -pair[0])
     most = [prompt for _, prompt in moved[:MOST_MOVED]]
     found = things.most_moved("tokens", erased, change.T @ change)
-    torch.testing.assert_close(found, gram(tiny.fresh_tokens(most, "tokens")), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found, gram(tiny.fresh_tokens(most)["tokens"]), rtol=1e-6, atol=1e-6)
 
 
 def test_nothing_that_moves_is_nothing_more(tiny):

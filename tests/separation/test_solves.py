@@ -118,7 +118,7 @@ def test_what_moves_most_moves_less_for_being_named(tiny, monkeypatch):
     dictionary = Dictionary.of(tiny, THINGS, list(THINGS.sentences))
     keep = KeepList.of(tiny, [], increments).beside([dictionary])
     sentences = [each.prompt for listed in dictionary.sentences.values() for each in listed]
-    encoded = [tiny.fresh_tokens([each], "tokens").double() for each in sentences]
+    encoded = [tiny.fresh_tokens([each])["tokens"].double() for each in sentences]
     means = torch.stack([each.mean(0) for each in encoded])
 
     def moved() -> torch.Tensor:

@@ -56,6 +56,19 @@ def tracked(emoji):
     return tracked
 
 
+def test_words_of_the_kinds_names_are_no_subjects_and_in_no_made_up_name(emoji):
+    """They move a base as a concept does: beside them, a concept looks made up."""
+    plain = kind_of(emoji, "auto")
+    before = Trial(emoji, plain, 0)
+    names = [*before.subjects[:3], *before._made_up(1, 3)]
+    kind = replace(plain, beside=tuple(name.title() for name in names))
+
+    trial = Trial(emoji, kind, 0)
+    assert not set(trial.subjects) & set(names)
+    assert len(trial.subjects) == SUBJECTS
+    assert not set(trial._made_up(1, 6)) & set(names)
+
+
 def moved(model, trial: Trial, form: str, name: str) -> float:
     """How far a name moves the prediction: two subjects, each on its own trajectory."""
     squares = []
