@@ -86,13 +86,13 @@ OLD = replace(
     learning_rate=0.1,
     trajectories=16,
     prompts_per_point=1,
-    start_at=None,
+    start_at=1.0,
     stop_on="degree",
     stop_at=-1.0,
 )
 # The same without the closed form, and with the prompts of its trajectories alone: more steps, at a
 # rate that suits such steps.
-FROM_THE_BASE = EraseSettings(start_at=None, prompts_per_point=1, steps=70, learning_rate=0.2)
+FROM_THE_BASE = EraseSettings(start_at=1.0, prompts_per_point=1, steps=70, learning_rate=0.2)
 # As many steps as unseen sentences ask for, twice as many at the most.
 UNTIL_UNSEEN = EraseSettings(stop_on="unseen", stop_at=0.0, steps=80)
 # Steps and rate are those of subsets.py.

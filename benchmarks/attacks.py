@@ -45,7 +45,7 @@ SIZES = (1, 3, 9)
 CASES = 2
 SHIFT = 4  # studios, from seed to seed
 COUNTED = ("unlearn-diff", "random", "ring-a-bell", "noised", "inversion", "relearning")
-FREE = EraseSettings(decouple=False, start_at=None, steps=60)
+FREE = EraseSettings(decouple=False, start_at=1.0, steps=60)
 
 
 @dataclass(frozen=True)

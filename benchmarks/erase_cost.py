@@ -46,13 +46,13 @@ PUBLISHED = EraseSettings(
     sampler_steps=50,
     sampling_batch=1,
     stop_at=None,
-    start_at=None,
+    start_at=1.0,
     keep_weight=0.0,
     known=True,
 )
 PAPER = replace(PUBLISHED, schedule="student", steps=1000)
 LATER = replace(PUBLISHED, schedule="frozen", steps=200)
-POOLED = EraseSettings(trajectories=16, prompts_per_point=1, start_at=None, stop_at=None)
+POOLED = EraseSettings(trajectories=16, prompts_per_point=1, start_at=1.0, stop_at=None)
 WARM = replace(POOLED, start_at=0.0)
 KEEP_LOSS = replace(POOLED, keep_weight=10.0)
 RATES = (1e-2, 5e-2, 1e-1)

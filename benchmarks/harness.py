@@ -147,7 +147,7 @@ class Results:
 def quickened(settings: EraseSettings) -> EraseSettings:
     """Return the settings of an erasure that only shows that it runs."""
     return dataclasses.replace(
-        settings, steps=min(settings.steps, 2), batch_size=2, trajectories=1, sampler_steps=2
+        settings, steps=min(settings.steps or 2, 2), batch_size=2, trajectories=1, sampler_steps=2
     )
 
 

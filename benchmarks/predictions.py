@@ -57,7 +57,7 @@ class Way:
 TRAININGS: Mapping[str, EraseSettings] = {
     "defaults": EraseSettings(),
     # Ends with much left: there is something to be ranked.
-    "few steps": EraseSettings(start_at=None, steps=8, stop_at=None),
+    "few steps": EraseSettings(start_at=1.0, steps=8, stop_at=None),
 }
 WAYS: Mapping[str, Way] = {
     "defaults, joint": Way("defaults", "joint"),

@@ -63,7 +63,7 @@ class Training:
 FROZEN = EraseSettings(
     schedule="frozen",
     steps=240,
-    start_at=None,
+    start_at=1.0,
     learning_rate=5e-2,
     stop_at=-0.9,
     keep_weight=10.0,

@@ -18,6 +18,7 @@ from multierase.methods import Order, Refusal, closed
 from multierase.models.latents import noised
 from multierase.models.model import Model
 from multierase.prompts.concepts import Concept
+from multierase.training.defaults import COURSES
 from multierase.training.delta import Student, predictions
 from multierase.training.objectives import squared_error
 from multierase.training.optimizers import optimizer_class
@@ -66,6 +67,7 @@ class _Tuning:
     def __init__(self, model: Model, concept: Concept, order: Order):
         self.model, self.concept, self.order = model, concept, order
         self.settings = order.settings
+        self.steps = order.settings.steps or COURSES[model.exact_scope].steps
         self.scope = self.settings.scope or model.exact_scope
         self.learner = Student(
             model,
@@ -107,7 +109,7 @@ class _Tuning:
     def _drawn(self) -> tuple[torch.Tensor, list[str]]:
         """Let the base draw the concept: ``(n, c, h, w)`` latents, and their prompts."""
         settings, generator = self.settings, self._generator("pictures")
-        count = min(settings.sampling_batch, settings.steps * settings.batch_size)
+        count = min(settings.sampling_batch, self.steps * settings.batch_size)
         noise = torch.randn(count, *self.model.latent_shape, generator=generator)
         order = torch.randperm(len(self.concept.prompts), generator=generator).tolist()
         prompts = [self.concept.prompts[order[place % len(order)]] for place in range(count)]
@@ -132,9 +134,9 @@ class _Tuning:
         settings, name = self.settings, plain(self.concept.name)
         optimizer = optimizer_class(settings.optimizer)(self._groups())
         with tqdm(
-            total=settings.steps, desc=f"learning {name}", disable=not self.order.progress
+            total=self.steps, desc=f"learning {name}", disable=not self.order.progress
         ) as bar:
-            for _ in range(settings.steps):
+            for _ in range(self.steps):
                 optimizer.zero_grad()
                 self._learn(pictures, prompts)
                 optimizer.step()
@@ -181,12 +183,11 @@ class _Tuning:
             Cancelled: if they have seen enough.
         """
         progress = Progress(
-            self.step, self.settings.steps, {self.concept.name: ()}, self.evaluations, [self._seen]
+            self.step, self.steps, {self.concept.name: ()}, self.evaluations, [self._seen]
         )
         if self.order.watch is not None and not self.order.watch(progress):
             raise Cancelled(
-                f"learning {plain(self.concept.name)} was ended at step {self.step} of "
-                f"{self.settings.steps}"
+                f"learning {plain(self.concept.name)} was ended at step {self.step} of {self.steps}"
             )
 
     @property

@@ -35,6 +35,7 @@ from multierase.training.trajectories import Batch, EvaluationCounter
 
 FREE_RATE = 0.005  # of a weight's root mean square, for parameters that train freely
 CORRELATION_WAIT = 10  # steps before SepME's code stops
+FROM_BASE = 1.0  # the degree of a concept on the base
 START_RATE = 0.15  # of the root mean square of what a layer starts from
 UNIT_RATE = 0.1  # of the tokens' own movement, for what starts from the base
 LOOK = 8  # steps between two looks at unseen sentences
@@ -236,8 +237,8 @@ class Erasure:
         self.correlation = MomentumStop(**state["correlation"])
         vars(self.evaluations).update(dataclasses.asdict(EvaluationCounter(**state["evaluations"])))
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
-        if not 0 <= self.step <= self.settings.steps:
-            raise ValueError(f"step {self.step} of {self.settings.steps}")
+        if not 0 <= self.step <= self.plan.steps:
+            raise ValueError(f"step {self.step} of {self.plan.steps}")
         self.finished = bool(state["finished"])
 
     def increment(self) -> Increment:
@@ -305,7 +306,7 @@ class Erasure:
         It is that of the ESD target, for sentences whose place nothing else is to take.
         """
         degree, esd = self.settings.start_at, self.plan.objective == "esd"
-        if degree is None or not esd or self.concept.erase_from:
+        if degree in (None, FROM_BASE) or not esd or self.concept.erase_from:
             return
         starts = {
             stream: start(self.model, self.concept, stream, found, degree).to(self.model.device)

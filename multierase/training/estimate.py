@@ -60,7 +60,7 @@ def estimate(model: Model, settings: EraseSettings, *, asks: Asks = "guidance") 
 
 def _training(model: Model, settings: EraseSettings, names: list[str]) -> int:
     """Return the evaluations of sampling and of the steps, a backward pass included."""
-    latents = settings.steps * settings.batch_size
+    latents = (settings.steps or 0) * settings.batch_size
     if settings.schedule == "pooled":
         points = settings.trajectories * settings.sampler_steps
         sampled = 2 * points * settings.prompts_per_point
@@ -75,7 +75,7 @@ def _training(model: Model, settings: EraseSettings, names: list[str]) -> int:
 
 def _learning(settings: EraseSettings) -> int:
     """Return the evaluations of drawing pictures and of learning from them."""
-    latents = settings.steps * settings.batch_size
+    latents = (settings.steps or 0) * settings.batch_size
     pictures = min(settings.sampling_batch, latents)
 
     return 2 * pictures * settings.sampler_steps + 3 * latents

@@ -23,6 +23,7 @@ from multierase.training.trajectories import Batch
 from multierase.training.watching import Progress, Watch
 
 CHECKPOINT_STEPS = 16  # at least, between two checkpoints
+MOST_NAMED = 4  # concepts on the progress bar, and their degrees
 
 
 def train(
@@ -150,16 +151,14 @@ def _run(
     progress: bool,
     watch: Watch | None,
 ) -> None:
-    settings = erasures[0].settings
-    names = plain(", ".join(erasure.concept.name for erasure in erasures))
+    settings, most = erasures[0].settings, erasures[0].plan.steps
+    names = plain(_named([erasure.concept.name for erasure in erasures]))
     step = saved = max(erasure.step for erasure in erasures)
     going_on = True
 
-    with tqdm(
-        total=settings.steps, initial=step, desc=f"erasing {names}", disable=not progress
-    ) as bar:
-        while going_on and step < settings.steps and not _all_finished(erasures):
-            steps = range(step, min(step + settings.steps_ahead, settings.steps))
+    with tqdm(total=most, initial=step, desc=f"erasing {names}", disable=not progress) as bar:
+        while going_on and step < most and not _all_finished(erasures):
+            steps = range(step, min(step + settings.steps_ahead, most))
             for _ in _learn(erasures, steps, under):
                 step += 1
                 _show(bar, erasures)
@@ -167,13 +166,21 @@ def _run(
                     going_on = False
 
             # Between batches that are sampled together, so that a resumed run samples the same.
-            ended = _all_finished(erasures) or step >= settings.steps or not going_on
+            ended = _all_finished(erasures) or step >= most or not going_on
             if checkpoint is not None and (ended or step >= saved + CHECKPOINT_STEPS):
                 save_checkpoint(erasures, checkpoint)
                 saved = step
 
-    if not (going_on or _all_finished(erasures) or step >= settings.steps):
-        raise Cancelled(f"erasing {names} was ended at step {step} of {settings.steps}")
+    if not (going_on or _all_finished(erasures) or step >= most):
+        raise Cancelled(f"erasing {names} was ended at step {step} of {most}")
+
+
+def _named(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are: a line has room for no more."""
+    first = ", ".join(names[:MOST_NAMED])
+    more = len(names) - MOST_NAMED
+
+    return f"{first} and {more} more" if more > 0 else first
 
 
 def _all_finished(erasures: Sequence[Erasure]) -> bool:
@@ -182,7 +189,8 @@ def _all_finished(erasures: Sequence[Erasure]) -> bool:
 
 def _show(bar: tqdm, erasures: Sequence[Erasure]) -> None:
     bar.update()
-    degrees = ", ".join(f"{erasure.degree.average:.2f}" for erasure in erasures)
+    shown = [f"{erasure.degree.average:.2f}" for erasure in erasures]
+    degrees = ", ".join(shown[:MOST_NAMED]) + ", ..." * (len(shown) > MOST_NAMED)
     bar.set_postfix(degree=degrees, refresh=False)
 
 

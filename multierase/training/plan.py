@@ -88,6 +88,11 @@ class Plan:
         return DEFAULT_ETA if self.settings.eta is None else self.settings.eta
 
     @property
+    def steps(self) -> int:
+        """The most optimiser steps."""
+        return self.settings.steps or 0
+
+    @property
     def kept_exactly(self) -> tuple[str, ...]:
         """The prompts whose predictions cannot change, whatever is learned.
 

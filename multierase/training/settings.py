@@ -41,15 +41,16 @@ class EraseSettings:
         prompts_per_point: number of the concept's prompts that are asked for at each point of the
             pooled schedule: the trajectory's own and others. These three bound the memory of the
             pool.
-        start_at: the erasure degree that separated parameters start from in closed form, or null
-            to start from the base itself: 0 gives the concept's tokens the keys and values of their
-            contexts, -1 moves them as far again.
+        start_at: the erasure degree that separated parameters start from in closed form: 1 is the
+            base itself, 0 gives the concept's tokens the keys and values of their contexts, -1
+            moves them as far again. By default -1, and for a transformer 1.
         eta: strength of the negative guidance, the paper's ``η``; by default the kind's, else 3.
-        steps: the most optimiser steps; the early stop may end an erasure sooner.
+        steps: the most optimiser steps; the early stop may end an erasure sooner. By default 40,
+            and for a transformer 100.
         batch_size: latents in a step.
         learning_rate: Adam's learning rate for separated parameters, such as keys and values: one
             step moves the concept's tokens by about as much. By default a fixed share of each
-            layer's start, so that it fits the base.
+            layer's start, so that it fits the base; for a transformer 0.4.
         free_learning_rate: Adam's learning rate for all other weights; by default half a percent of
             each tensor's root mean square.
         optimizer: ``adam``, or ``adam8bit``, whose two moments take a quarter of the memory and
@@ -97,9 +98,9 @@ class EraseSettings:
     schedule: Schedule = "pooled"
     trajectories: int = 8
     prompts_per_point: int = 2
-    start_at: float | None = -1.0
+    start_at: float | None = None
     eta: float | None = None
-    steps: int = 40
+    steps: int | None = None
     batch_size: int = 4
     learning_rate: float | None = None
     free_learning_rate: float | None = None
@@ -142,8 +143,9 @@ class EraseSettings:
         yield from self._wrong_choices()
         counts = "steps", "batch_size", "trajectories", "prompts_per_point", "sampler_steps"
         for name in (*counts, "sampling_batch"):
-            if getattr(self, name) < 1:
-                yield f"{name} is {getattr(self, name)}, give 1 or more"
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                yield f"{name} is {count}, give 1 or more"
         for name in ("learning_rate", "free_learning_rate"):
             rate = getattr(self, name)
             if rate is not None and not (math.isfinite(rate) and rate > 0):

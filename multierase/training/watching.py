@@ -34,7 +34,7 @@ class Progress:
         """Take the state of erasures under way."""
         return cls(
             step=max(erasure.step for erasure in erasures),
-            steps=erasures[0].settings.steps,
+            steps=erasures[0].plan.steps,
             curves={erasure.concept.name: tuple(erasure.degree.curve) for erasure in erasures},
             evaluations=round(sum(erasure.evaluations.total for erasure in erasures)),
             erasures=erasures,

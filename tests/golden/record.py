@@ -41,7 +41,7 @@ BEFORE = {
     "kind": "none",
     "trajectories": 16,
     "prompts_per_point": 1,
-    "start_at": None,
+    "start_at": 1.0,
     "steps": 60,
     "learning_rate": 0.1,
 }

@@ -88,7 +88,7 @@ def test_each_of_several_ends_by_its_own_early_stop_and_resumes(
     settings = dataclasses.replace(
         SETTINGS,
         schedule="frozen",
-        start_at=None,
+        start_at=1.0,
         steps=200,
         learning_rate=2e-3,
         stop_at=0.3,

@@ -119,6 +119,27 @@ def test_a_family_without_a_kinds_scope_takes_its_own(tokenizer, family, kind, s
         ("esd-x", 1000, DEFAULT_RANK),
     ],
 )
+@pytest.mark.parametrize(
+    ("family", "start_at", "steps", "rate"),
+    [
+        ("sdxl", -1.0, 40, None),
+        ("sd3", 1.0, 100, 0.4),
+        ("flux", 1.0, 100, 0.4),
+        ("flux2-klein", 1.0, 100, 0.4),
+    ],
+)
+def test_a_transformer_is_trained_from_the_base_and_for_longer(
+    tokenizer, family, start_at, steps, rate
+):
+    """A rate that is given stays; with another start, the usual one is a share of that."""
+    model = tiny_model(family, tokenizer)
+    filled = with_defaults(EraseSettings(), None, model)
+    assert (filled.start_at, filled.steps, filled.learning_rate) == (start_at, steps, rate)
+    filled = with_defaults(EraseSettings(start_at=0.5, steps=7), None, model)
+    assert (filled.start_at, filled.steps, filled.learning_rate) == (0.5, 7, None)
+    assert with_defaults(EraseSettings(learning_rate=0.7), None, model).learning_rate == 0.7
+
+
 def test_what_would_be_gigabytes_is_of_low_rank(tiny, monkeypatch, scope, most, rank):
     monkeypatch.setattr(defaults, "DENSE_MOST", most)
     assert with_defaults(EraseSettings(scope=scope), None, tiny).rank == rank
@@ -129,7 +150,7 @@ def test_what_would_be_gigabytes_is_of_low_rank(tiny, monkeypatch, scope, most, 
 def test_nothing_else_is_filled_in(tiny):
     given = EraseSettings(steps=7, keep=("a cat",), seed=3)
     filled = with_defaults(given, UNSAFE, tiny)
-    changed = {"kind", "scope", "eta", "stop_at", "rank"}
+    changed = {"kind", "scope", "eta", "stop_at", "rank", "start_at"}
     for field in dataclasses.fields(EraseSettings):
         same = getattr(filled, field.name) == getattr(given, field.name)
         assert same is (field.name not in changed), field.name
@@ -234,7 +255,7 @@ def test_a_step_is_a_share_of_each_layers_own_start(emoji, open_rate, size):
 
 
 def test_from_the_base_a_step_is_in_units_of_the_tokens_movement(tiny, open_rate):
-    assert set(rates_of(tiny, replace(open_rate, start_at=None)).values()) == {UNIT_RATE}
+    assert set(rates_of(tiny, replace(open_rate, start_at=1.0)).values()) == {UNIT_RATE}
 
 
 def test_a_rate_that_is_given_is_kept(tiny, quick):

@@ -17,7 +17,7 @@ POOLED = EraseSettings(
     schedule="pooled",
     trajectories=5,
     prompts_per_point=1,
-    start_at=None,
+    start_at=1.0,
     sampler_steps=4,
     batch_size=4,
 )

@@ -35,7 +35,7 @@ def test_every_scope_and_schedule_changes_just_its_own_parameters(tiny, quick, s
 
 
 def test_it_erases_from_either_version(sd_folder, quick):
-    settings = dataclasses.replace(quick, start_at=None, steps=60, learning_rate=3e-2)
+    settings = dataclasses.replace(quick, start_at=1.0, steps=60, learning_rate=3e-2)
     increment = erase(load_base(sd_folder, device="cpu"), "Noto", settings)
     degrees = increment.provenance.stop.degrees
     assert degrees[0] == pytest.approx(1.0, abs=1e-3)
@@ -112,7 +112,7 @@ def test_either_optimiser_erases_by_factors(tiny, quick, optimizer):
 
 def test_a_first_step_of_two_factors_is_as_large_as_that_of_all_numbers(tiny, quick):
     """So one learning rate does for both."""
-    settings = dataclasses.replace(quick, scope="full", steps=1, start_at=None)
+    settings = dataclasses.replace(quick, scope="full", steps=1, start_at=1.0)
     norms = {}
     for rank in (0, 4):
         increment = erase(tiny, "Noto", dataclasses.replace(settings, rank=rank))
@@ -208,7 +208,7 @@ def test_simultaneous_erasures_that_are_blind_to_each_other_are_those_of_one_at_
 ):
     """SepME's claim (appendix A7): under exact decoupling the losses separate."""
     settings = dataclasses.replace(
-        quick, schedule="frozen", start_at=None, learning_rate=5e-2, known=False
+        quick, schedule="frozen", start_at=1.0, learning_rate=5e-2, known=False
     )
     keep = {"Noto": ("Twemoji",), "Twemoji": ("Noto",)}
     each = {name: dataclasses.replace(settings, keep=keep[name]) for name in keep}

@@ -14,7 +14,7 @@ from multierase.evaluation.attacks import ATTACKS, Budget
 from multierase.evaluation.attacks.attack import Aim, without
 from multierase.evaluation.attacks.run import copied, run, target_of
 from multierase.evaluation.cases import Case
-from multierase.evaluation.judges.emoji import EmojiJudge
+from multierase.evaluation.judges.embedded import EmbeddedJudge
 from multierase.generate import generate
 
 CONCEPT = "Twemoji"
@@ -23,7 +23,7 @@ PLAIN = EraseSettings(
     kind="none",
     known=False,
     decouple=False,
-    start_at=None,
+    start_at=1.0,
     stop_at=None,
     eta=5.0,
     free_learning_rate=4e-3,
@@ -39,8 +39,8 @@ OTHERS, SEEDS = ["a cat by Noto", "a church by Firefox"], [1, 2]
 
 
 @pytest.fixture(scope="session")
-def judge() -> EmojiJudge:
-    return EmojiJudge.load()
+def judge() -> EmbeddedJudge:
+    return EmbeddedJudge.load("emoji")
 
 
 @pytest.fixture(scope="session")
