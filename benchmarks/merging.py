@@ -79,7 +79,8 @@ def ties(increments: Sequence[Increment], kept: Kept) -> Deltas:
     Of each ``λ Δ_i`` the largest share ``k`` of a tensor's numbers is left; a number's sign is that
     of their sum. Trimmed by tensor and scaled beforehand, as in CUIG's code.
     """
-    scale, share = TIES_SETTINGS[len(increments)]
+    # The paper's sweep ends at twelve.
+    scale, share = TIES_SETTINGS[min(len(increments), max(TIES_SETTINGS))]
     deltas = {}
     for name, stack in _stacks(increments):
         trimmed = torch.stack([_trimmed(scale * one, share) for one in stack])

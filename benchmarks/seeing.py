@@ -14,7 +14,7 @@ from multierase.evaluation.erasers import Eraser
 from multierase.evaluation.evaluator import Evaluator
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.instruments import Instruments
-from multierase.evaluation.judges.emoji import EmojiJudge
+from multierase.evaluation.judges.embedded import EmbeddedJudge
 from multierase.evaluation.suites import Suite
 
 Seen = Mapping[str, Sequence[bool]]
@@ -50,7 +50,7 @@ class Observer:
 
     def __init__(self, model: Model, sampling: SamplingSettings):
         self.model, self.sampling = model, sampling
-        self.judge = EmojiJudge.load()
+        self.judge = EmbeddedJudge.load("emoji")
         self.nothing_erased = Composer(model, {})
 
     def see(

@@ -1,54 +1,34 @@
-"""The demonstration: two studios erased, the first restored bit for bit, seen and measured."""
+"""The demonstration: concepts erased, some restored bit for bit, seen and measured."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 import multierase
-from multierase import emoji
 from multierase.errors import AlreadyThere
-from multierase.evaluation.cases import Case
 from multierase.evaluation.evaluator import Evaluator
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.instruments import load_instruments
 from multierase.evaluation.report.rows import by_concept
-from multierase.evaluation.suites import Suite
 from multierase.files import digest_tensors, write_json
 from multierase.generate import generate
 from multierase.increments.header import Header
 from multierase.models.loading import load_base
 from multierase.models.model import Model
-from multierase.pictures import contact_sheet, save_picture
-from multierase.sampling import SamplingSettings
+from multierase.pictures import save_picture
+from multierase.shows import OF_EMOJI, SHOWS, Show
 from multierase.training.defaults import kind_of, with_defaults
 from multierase.training.settings import EraseSettings
 from multierase.workspace import Trained, Workspace
 
 METHOD = "esd"
-FIRST, SECOND = "Twemoji", "Firefox"
-UNTOUCHED = ("EmojiOne", "Fluent High Contrast")
-STUDIOS = (FIRST, SECOND, *UNTOUCHED)
-TEMPLATE = ("{a_subject} by {studio}",)
-JUDGED_STEPS = 10  # as the shipped suites: enough for the judge, and quick
-SHOWN = ("church", "sunflower")
-SHOWN_SEED, SHOWN_SAMPLING = 7, SamplingSettings()
-JUDGED = emoji.SUBJECTS[::6]
-STATES = {
-    "base": (),
-    f"{FIRST} erased": (FIRST,),
-    "both erased": (FIRST, SECOND),
-    f"{FIRST} restored": (SECOND,),
-    "all restored": (),
-}
-"""The rows of the sheet: which studios are erased in each."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +54,8 @@ def run_demo(
     in the same way.
 
     Args:
-        model: the embedded base or another that draws its studios: loaded, or its source.
+        model: an embedded base, or another that draws the studios of `emoji`: loaded, or its
+            source.
         folder: where everything goes.
         settings: of both erasures.
         overwrite: replace increments of an earlier demonstration.
@@ -84,44 +65,49 @@ def run_demo(
         The report.
 
     Raises:
-        AlreadyThere: if ``lib/`` holds one of the studios, made in another way, unless
+        AlreadyThere: if ``lib/`` holds one of the concepts, made in another way, unless
             ``overwrite``.
     """
     began = time.perf_counter()
     model = load_base(model) if isinstance(model, str) else model
+    show = SHOWS.get(model.name, OF_EMOJI)
     folder = Path(folder)
     workspace = Workspace(folder / "lib", model, create=True)
-    used_again = [] if overwrite else _used_again(workspace, settings)
-    _train(workspace, settings, used_again, overwrite, progress)
+    used_again = [] if overwrite else _used_again(workspace, show, settings)
+    missing = [name for name in show.erased if name not in used_again]
+    _train(workspace, missing, settings, overwrite, progress)
 
-    found = _observed(workspace, progress)
+    found = _observed(workspace, show, progress)
     workspace.composer.close()
-    # A second composer, which has never heard of the first studio's erasure.
-    with Workspace(workspace.library, model).erasing(SECOND):
+    # A second composer, which has never heard of what was given back.
+    with Workspace(workspace.library, model).erasing(*show.states[show.restored]):
         never_erased = digest_tensors(model.parameters())
 
     headers = workspace.library.headers()
+    base, *_, last = found.values()
     report = {
+        "erased": show.states,
         "accuracy": {state: each.accuracy for state, each in found.items()},
         "bit_exact": {
-            "restored_equals_never_erased": found[f"{FIRST} restored"].weights == never_erased,
-            "all_restored_equals_base": found["all restored"].weights == found["base"].weights,
+            "restored_equals_never_erased": found[show.restored].weights == never_erased,
+            "all_restored_equals_base": last.weights == base.weights,
         },
-        "evaluations": {name: _evaluations(headers[name]) for name in (FIRST, SECOND)},
+        "evaluations": {name: _evaluations(headers[name]) for name in show.erased},
         "used_again": used_again,
         "seconds": round(time.perf_counter() - began, 1),
-        "judged_pictures": len(JUDGED),
+        "judged_pictures": len(show.judged(show.concepts[0])),
         "settings": _as_json(settings),
     }
-    save_picture(_sheet(found), folder / "sheet.png")
+    pictures = {state: each.pictures for state, each in found.items()}
+    save_picture(show.sheet(show, pictures), folder / "sheet.png")
     write_json(folder / "report.json", report)
     return report
 
 
-def _used_again(workspace: Workspace, settings: EraseSettings) -> list[str]:
-    """Return the studios whose increments are there, made as they would be made now."""
+def _used_again(workspace: Workspace, show: Show, settings: EraseSettings) -> list[str]:
+    """Return the concepts whose increments are there, made as they would be made now."""
     headers = workspace.library.headers()
-    there = [name for name in (FIRST, SECOND) if name in headers]
+    there = [name for name in show.erased if name in headers]
     for name in there:
         difference = _difference(headers[name], workspace.model, settings)
         if difference is not None:
@@ -168,12 +154,11 @@ def _as_json(settings: EraseSettings) -> dict:
 
 def _train(
     workspace: Workspace,
+    missing: Sequence[str],
     settings: EraseSettings,
-    used_again: Iterable[str],
     overwrite: bool,
     progress: bool,
 ) -> None:
-    missing = [name for name in (FIRST, SECOND) if name not in used_again]
     if not missing:
         return
 
@@ -191,9 +176,9 @@ def _evaluations(header: Header) -> int | None:
     return None if cost is None else cost.evaluations
 
 
-def _observed(workspace: Workspace, progress: bool) -> dict[str, Found]:
+def _observed(workspace: Workspace, show: Show, progress: bool) -> dict[str, Found]:
     """Bring the model into each state, and look at it: always the same prompts and seeds."""
-    suite = _suite()
+    suite = show.suite()
     experiment = Experiment(suite=suite.name)
     evaluator = Evaluator(
         experiment,
@@ -201,47 +186,16 @@ def _observed(workspace: Workspace, progress: bool) -> dict[str, Found]:
         eraser=workspace,
         instruments=load_instruments(experiment, suite, workspace.model.device),
     )
-    prompts = _shown_prompts()
-    seeds = [SHOWN_SEED] * len(prompts)
+    prompts, seeds = [each.prompt for each in show.shown], [each.seed for each in show.shown]
 
     found = {}
-    for state, erased in tqdm(STATES.items(), desc="states", disable=not progress):
+    for state, erased in tqdm(show.states.items(), desc="states", disable=not progress):
         workspace.set(dict.fromkeys(erased, 1.0))
         shares = by_concept(suite, evaluator.observe_now())
         found[state] = Found(
-            pictures=generate(workspace.model, prompts, seeds, SHOWN_SAMPLING),
+            pictures=generate(workspace.model, prompts, seeds, show.shown_sampling),
             weights=digest_tensors(workspace.model.parameters()),
-            accuracy={studio: shares[studio]["value"] for studio in STUDIOS},
+            accuracy={concept: shares[concept]["value"] for concept in show.concepts},
         )
 
     return found
-
-
-def _suite() -> Suite:
-    """Return a case for each studio and subject; a subject has the same noise whoever draws it."""
-    cases: list[Case] = []
-    for studio in STUDIOS:
-        for seed, subject in enumerate(JUDGED):
-            (prompt,) = emoji.fill(TEMPLATE, studio, subject)
-            labels = {"studio": studio, "subject": subject}
-            cases.append(Case(len(cases), prompt, seed, labels))
-
-    sampling = SamplingSettings(inference_steps=JUDGED_STEPS)
-    return Suite("demo", tuple(cases), {"name": "emoji"}, sampling, thumbnails=0)
-
-
-def _shown_prompts() -> list[str]:
-    prompts = []
-    for studio in STUDIOS:
-        for subject in SHOWN:
-            prompts += emoji.fill(TEMPLATE, studio, subject)
-
-    return prompts
-
-
-def _sheet(found: Mapping[str, Found]) -> Image.Image:
-    """Draw a row for each state, a column for each prompt."""
-    prompts = _shown_prompts()
-    pictures = torch.cat([each.pictures for each in found.values()])
-
-    return contact_sheet(pictures, len(prompts), row_labels=list(found), column_labels=prompts)

@@ -295,8 +295,8 @@ def find_base(source: str) -> Base:
         return _folder(source, "folder", path)
 
     if is_path(source):
-        problem = f"no base at {source!r}: give 'emoji', a folder with {INDEX}, a .safetensors file"
-        return Base(source, "folder", False, None, f"{problem} or a hub id")
+        give = f"{list(EMBEDDED)}, a folder with {INDEX}, a .safetensors file or a hub id"
+        return Base(source, "folder", False, None, f"no base at {source!r}: give one of {give}")
     return _on_hub(source)
 
 

@@ -12,7 +12,7 @@ from multierase.executors.executor import Executor, Work
 from multierase.files import whole_path
 from multierase.increments.library import Library
 from multierase.methods import Refusal, method_named
-from multierase.models.sources import EMBEDDED, whole_source
+from multierase.models.sources import whole_source
 from multierase.prompts.concepts import Concept, require_distinct
 from multierase.prompts.lists import TaggedPrompt
 from multierase.training.settings import EraseSettings
@@ -41,7 +41,7 @@ class Site:
     """
 
     library: str
-    base: str = EMBEDDED[0]
+    base: str = "emoji"
     loading: dict[str, Any] = field(default_factory=dict)
     keep: tuple[TaggedPrompt, ...] = ()
     method: str = "esd"

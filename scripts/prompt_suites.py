@@ -32,7 +32,7 @@ from torch.nn import functional
 import multierase
 from multierase import Model, SamplingSettings, load_base
 from multierase.emoji import STUDIOS, SUBJECTS
-from multierase.evaluation.judges.emoji import EmojiJudge
+from multierase.evaluation.judges.embedded import EmbeddedJudge
 from multierase.generate import generate
 from multierase.prompts.wording import with_article
 
@@ -130,7 +130,7 @@ class Looker:
     """Makes the rule's pictures of prompts, and looks at them; each prompt once."""
 
     def __init__(self, model: Model):
-        self.model, self.judge = model, EmojiJudge.load()
+        self.model, self.judge = model, EmbeddedJudge.load("emoji")
         self.pictures: dict[Prompt, torch.Tensor] = {}
 
     def readable(self, prompts: Sequence[Prompt]) -> list[Prompt]:

@@ -49,7 +49,7 @@ evaluation evaluation.attacks evaluation.experiment evaluation.concept_sets eval
 evaluation.suites
 evaluation.weights evaluation.statistics
 evaluation.pairs evaluation.pairs.study evaluation.pairs.answers evaluation.pairs.summary
-evaluation.judges evaluation.judges.emoji evaluation.attacks.attack
+evaluation.judges evaluation.judges.embedded evaluation.attacks.attack
 evaluation.attacks.unlearn_diff evaluation.attacks.p4d evaluation.attacks.ring_a_bell
 evaluation.attacks.inversion evaluation.attacks.relearning evaluation.attacks.noised
 evaluation.attacks.random_tokens evaluation.attacks.run
@@ -60,7 +60,7 @@ evaluation.reference evaluation.database evaluation.store evaluation.report
 evaluation.report.attacked evaluation.report.rows evaluation.sweep evaluation.predictions
 evaluation.attacks.campaign
 evaluation.evaluate evaluation.report.tables evaluation.report.html evaluation.report.files
-demo doctor
+shows demo doctor
 app app.session app.looking app.sweeping app.exchanging app.studying app.curve app.plainly
 app.parts app.compose app.erase app.look app.exchange app.pairs app.page
 cli cli.third_parties cli.flags cli.option_groups cli.options_evaluation cli.options_tools

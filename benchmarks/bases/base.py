@@ -15,7 +15,7 @@ from torch import nn
 from multierase import Model, from_pipeline, load_base
 from multierase.emoji import STUDIO_AND_SUBJECT, STUDIOS, SUBJECT_ONLY, SUBJECTS
 from multierase.evaluation.judges import Judge, Verdict
-from multierase.evaluation.judges.emoji import EmojiJudge
+from multierase.evaluation.judges.embedded import EmbeddedJudge
 
 EMBEDDED = "emoji"
 # Captions of the base that has a judge of its own; it was taught no "an".
@@ -87,7 +87,7 @@ class Base:
     def of(cls, source: str) -> Base:
         """Read the words of the embedded base, or of a folder with a ``names.json``."""
         if source == EMBEDDED:
-            own, judge = {studio: studio for studio in STUDIOS}, EmojiJudge.load()
+            own, judge = {studio: studio for studio in STUDIOS}, EmbeddedJudge.load("emoji")
             forms, alone = STUDIO_AND_SUBJECT, SUBJECT_ONLY[0]
             return cls(source, source, own, SUBJECTS, forms, alone, judge, listed=True)
 
@@ -101,7 +101,7 @@ class Base:
         else:
             sentences = json.loads((folder / "sentences.json").read_text())
             forms, alone = sentences["both"], sentences["subject"][0]
-            judge = EmojiJudge.load()
+            judge = EmbeddedJudge.load("emoji")
 
         listed = (folder / "prompts.csv").is_file()
         return cls(folder.name, str(folder), studios, subjects, forms, alone, judge, listed)

@@ -34,7 +34,6 @@ FOLDER = "sweeps"  # in the library's
 SUFFIX = ".db"
 MOST_OF_EACH = 8  # pictures of each class
 LONGEST_NAME = 80  # characters of the concepts in a file's name
-OWN_JUDGE = "emoji"  # knows the embedded base's classes, and no others
 
 Tell = Callable[[int, int], bool]
 """Told of the sets that are done, and of how many there are; false ends the sweep."""
@@ -57,12 +56,13 @@ class Wanted:
 
 def suites_for(session: Session) -> dict[str, str]:
     """Return by name the suites that can judge this base's pictures, with what each needs."""
-    embedded = session.workspace.model.name in EMBEDDED
-    found = {}
+    base, found = session.workspace.model.name, {}
     for name in shipped_suites():
         with contextlib.suppress(FileNotFoundError):  # one whose prompts the user has to bring
             suite = load_suite(name)
-            if (suite.judge["name"] == OWN_JUDGE) == embedded:
+            # An embedded base's judge knows its classes and no others.
+            owner = suite.judge["name"] if suite.judge["name"] in EMBEDDED else None
+            if owner == (base if base in EMBEDDED else None):
                 found[name] = _described(suite)
 
     return found
@@ -211,7 +211,7 @@ def _name_of(
 
 
 def _described(suite: Suite) -> str:
-    judge = suite.judge["name"] if suite.judge["name"] != OWN_JUDGE else "its own judge"
+    judge = suite.judge["name"] if suite.judge["name"] not in EMBEDDED else "its own judge"
     needs = dict.fromkeys(str(value) for key, value in suite.judge.items() if key == "model")
     if suite.clip is not None:
         needs[suite.clip] = None

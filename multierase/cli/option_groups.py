@@ -13,7 +13,8 @@ def base() -> list[Option]:
     return [
         Option(
             "--base",
-            "base model: 'emoji' (embedded), a diffusers folder, a .safetensors file or a hub id",
+            "base model: 'emoji' or 'type' (embedded), a diffusers folder, a .safetensors file or "
+            "a hub id",
             default="emoji",
         ),
         Option(

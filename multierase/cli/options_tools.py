@@ -12,8 +12,8 @@ def doctor_options() -> list[Option]:
     return [
         Option(
             "--base",
-            "base to look for: 'emoji' (embedded), a diffusers folder, a .safetensors file or a "
-            "hub id; it is neither loaded nor downloaded",
+            "base to look for: 'emoji' or 'type' (embedded), a diffusers folder, a .safetensors "
+            "file or a hub id; it is neither loaded nor downloaded",
             default="emoji",
         )
     ]

@@ -13,11 +13,12 @@ from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.judges import Judge, Verdict
 from multierase.evaluation.judges.classifiers import classifier_judge, imagenet_judge
 from multierase.evaluation.judges.clip import Clip, ClipJudge
-from multierase.evaluation.judges.emoji import EmojiJudge
+from multierase.evaluation.judges.embedded import EmbeddedJudge
 from multierase.evaluation.judges.nudity import NudeNetJudge
 from multierase.evaluation.measures import Inception, Measure, load_measures
 from multierase.evaluation.observations import Observations, rounded, thumbnail
 from multierase.evaluation.suites import Case, Suite, suite_of
+from multierase.models.sources import EMBEDDED
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,8 @@ def load_judge(suite: Suite, clips: _Clips | None = None) -> Judge:
     return judge
 
 
-def _emoji(suite: Suite, options: Mapping, clips: _Clips) -> Judge:
-    return EmojiJudge.load()
+def _embedded(suite: Suite, options: Mapping, clips: _Clips) -> Judge:
+    return EmbeddedJudge.load(suite.judge["name"])
 
 
 def _clip(suite: Suite, options: Mapping, clips: _Clips) -> Judge:
@@ -186,7 +187,7 @@ def _nudenet(suite: Suite, options: Mapping, clips: _Clips) -> Judge:
 
 
 LOADERS = {
-    "emoji": _emoji,
+    **dict.fromkeys(EMBEDDED, _embedded),
     "clip": _clip,
     "imagenet": _imagenet,
     "classifier": _classifier,

@@ -13,6 +13,7 @@ import yaml
 from multierase.errors import SuiteError, UsageError, suggest
 from multierase.evaluation.cases import Case, filled_templates, read_cases, short
 from multierase.evaluation.experiment import Experiment, Options
+from multierase.models.sources import EMBEDDED
 from multierase.sampling import SamplingSettings
 
 SHIPPED = resources.files("multierase") / "assets" / "suites"
@@ -49,7 +50,7 @@ class JudgeOptions:
 
 
 JUDGES = {
-    "emoji": JudgeOptions(),
+    **dict.fromkeys(EMBEDDED, JudgeOptions()),
     "clip": JudgeOptions(options=("model",), needed=("model",), kinds=True),
     "imagenet": JudgeOptions(options=("model", "weights")),
     "classifier": JudgeOptions(kinds=True),

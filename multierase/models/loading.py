@@ -14,6 +14,7 @@ from multierase.models.folders import PIPELINES, from_folder, require_known
 from multierase.models.model import Model
 from multierase.models.offload import offload
 from multierase.models.resolution import require_resolution
+from multierase.models.sd3 import StableDiffusion3
 from multierase.models.single_files import from_single_file
 from multierase.models.sources import EMBEDDED, INDEX, embedded_folder, is_path
 
@@ -36,8 +37,8 @@ def load_base(
     """Load a base model.
 
     Args:
-        source: ``"emoji"`` (embedded), a diffusers folder, a ``.safetensors`` single file, or a hub
-            id.
+        source: ``"emoji"`` or ``"type"`` (embedded), a diffusers folder, a ``.safetensors`` single
+            file, or a hub id.
         device: where it runs; by default a GPU if there is one, else the CPU.
         dtype: the frozen weights' precision: ``float32``, ``float16`` or ``bfloat16``. Increments
             stay float32.
@@ -57,6 +58,8 @@ def load_base(
     """
     dtype, device = _dtype(dtype), _device(device)
     source = str(source)
+    if t5_length is None:
+        t5_length = EMBEDDED.get(source, {}).get("t5_length")
 
     pipeline = _pipeline(source, dtype, config)
     model = from_pipeline(pipeline, source, t5_length=t5_length, resolution=resolution)
@@ -84,7 +87,7 @@ def from_pipeline(
         name: what results and increments call it.
         t5_length: tokens of a prompt that T5 reads, or Qwen3 in FLUX.2, in training and in
             pictures; by default as many as the family's pipeline does. Fewer take less memory and
-            time.
+            time. Of Stable Diffusion 3 without T5, the rows of zeros in its place.
         resolution: pixels on a side, in training and in pictures; by default the base's own.
 
     Raises:
@@ -106,7 +109,8 @@ def _model(pipeline: DiffusionPipeline, name: str, t5_length: int | None) -> Mod
     if t5_length is None:
         return family(pipeline, name)
 
-    if not any(isinstance(part, LONG_TOWERS) for part in pipeline.components.values()):
+    reads = any(isinstance(part, LONG_TOWERS) for part in pipeline.components.values())
+    if not reads and family is not StableDiffusion3:
         raise ValueError(
             f"{name} has neither T5 nor Qwen3 that could read {t5_length} tokens: leave it away"
         )

@@ -101,10 +101,15 @@ TRANSFORMER = Family(
             "the first layers of the text: small files, exact separation",
             lambda name: _reads_text_first(name) is not None,
         ),
+        "text-keys-values": Scope(
+            "keys and values of the text stream: deeper, and not exact",
+            lambda name: any(layer in name for layer in _TEXT_STREAM[1:]),
+        ),
         "esd-x": Scope(
             "queries, keys and values of the text stream",
             lambda name: any(layer in name for layer in _TEXT_STREAM),
         ),
+        "attention": Scope("all of attention, text and picture", lambda name: ".attn." in name),
         "full": Scope("every weight", lambda name: True),
     },
     reads=_reads_text_first,

@@ -25,7 +25,7 @@ class StableDiffusion3(FlowModel):
     Args:
         pipeline: it is used as it is, with its weights frozen.
         name: what it was loaded from.
-        t5_length: tokens of a prompt that T5 reads.
+        t5_length: tokens of a prompt that T5 reads; without T5, rows of zeros in its place.
     """
 
     family = "stable-diffusion-3"

@@ -2,8 +2,9 @@
 
     python scripts/build_base/assemble.py --work build/
 
-Writes ``multierase/assets/emoji/`` and ``multierase/assets/judge.safetensors``, in half precision.
-The model card is written by ``evaluate.py``, which measures what it says.
+Writes ``emoji/`` and ``emoji-judge.safetensors`` in ``multierase/assets/``, in half precision; what
+is written by hand beside them stays. The model card is written by ``evaluate.py``, which measures
+what it says.
 """
 
 from __future__ import annotations
@@ -90,20 +91,15 @@ def main() -> None:
     pipeline = assembled(work, arguments.vae, clip)
 
     folder = assets / "emoji"
-    card = folder / "README.md"
-    written = card.read_text() if card.exists() else None
     assets.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
     clip.half().save_pretrained(folder / "clip")
     with (folder / KNOWN_PROMPTS).open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("prompt", "studio", "subject"), *known_prompts()])
-    if written is not None:
-        card.write_text(written)
 
     judge = work / "judge.safetensors"
     if judge.exists():
-        shutil.copy(judge, assets / "judge.safetensors")
+        shutil.copy(judge, assets / "emoji-judge.safetensors")
     size = sum(file.stat().st_size for file in assets.rglob("*") if file.is_file())
     print(f"{folder}: {size / 1e6:.1f} MB with the judge")
 

@@ -21,7 +21,7 @@ from renders import load_renders
 
 from multierase import Model, SamplingSettings, load_base
 from multierase.emoji import STUDIOS, SUBJECTS, fill
-from multierase.evaluation.judges.emoji import EmojiJudge
+from multierase.evaluation.judges.embedded import EmbeddedJudge
 from multierase.generate import generate
 from multierase.pictures import contact_sheet, save_picture
 
@@ -42,7 +42,7 @@ class Evaluation:
     """The base and its judge; every picture has a seed of its own."""
 
     def __init__(self, model: Model, args: argparse.Namespace):
-        self.model, self.judge, self.args = model, EmojiJudge.load(), args
+        self.model, self.judge, self.args = model, EmbeddedJudge.load("emoji"), args
         self.subjects = SUBJECTS[: args.subjects]
 
     def pictures(self, prompts: Sequence[str]) -> torch.Tensor:

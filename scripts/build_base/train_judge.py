@@ -32,7 +32,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from multierase.evaluation.judges.emoji import StudioSubjectNet
+from multierase.evaluation.judges.embedded import StyleSubjectNet
 
 # cross_entropy's ignore_index: the extra subjects have a studio, and no subject of the base.
 UNKNOWN = -100
@@ -130,7 +130,7 @@ class Material:
 
 @torch.no_grad()
 def accuracy(
-    network: StudioSubjectNet, images: torch.Tensor, labels: torch.Tensor
+    network: StyleSubjectNet, images: torch.Tensor, labels: torch.Tensor
 ) -> list[float | None]:
     """Return the share that is right, of studios and of subjects.
 
@@ -150,7 +150,7 @@ def accuracy(
 
 
 def measured(
-    network: StudioSubjectNet, vae: AutoencoderKL, material: Material, generator: torch.Generator
+    network: StyleSubjectNet, vae: AutoencoderKL, material: Material, generator: torch.Generator
 ) -> dict[str, dict]:
     """Return the accuracies on what was trained on, and on what was held out."""
     seen = material.parts["train"][:, : material.own].nonzero()
@@ -174,7 +174,7 @@ def measured(
     return report
 
 
-def save(network: StudioSubjectNet, renders: Renders, path: Path) -> None:
+def save(network: StyleSubjectNet, renders: Renders, path: Path) -> None:
     """Write the judge in half precision, with the names of its classes."""
     classes = json.dumps({"studios": renders.studios, "subjects": renders.subjects})
     weights = {name: value.half().contiguous() for name, value in network.state_dict().items()}
@@ -198,7 +198,7 @@ def main() -> None:
     vae = AutoencoderKL.from_pretrained(args.work / args.vae)
     material = Material(renders, vae)
 
-    network = StudioSubjectNet(len(renders.studios), len(renders.subjects))
+    network = StyleSubjectNet(len(renders.studios), len(renders.subjects))
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=args.learning_rate, weight_decay=0.05, fused=True
     )

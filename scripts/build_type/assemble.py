@@ -3,9 +3,9 @@
     python scripts/build_type/assemble.py --work build/type
 
 Writes ``base/`` in the work folder, in half precision, with ``prompts.csv`` as the embedded base
-``emoji`` has it; ``--out multierase/assets/type`` for the package, and then the judge goes beside
-the folder as ``type-judge.safetensors``. The model card is written by ``evaluate.py``, which
-measures what it says. Seconds.
+``emoji`` has it. The model card is written there by ``evaluate.py``, which measures what it says.
+Then ``--out multierase/assets/type`` for the package: with the card, beside the kinds that are
+written by hand, and with the judge as ``type-judge.safetensors``. Seconds.
 """
 
 from __future__ import annotations
@@ -59,17 +59,13 @@ def main() -> None:
     transformer.set_attn_processor(JointAttnProcessor2_0())
     pipeline = pipeline_of(args.work, transformer, args.shift)
 
-    card = out / "README.md"
-    written = card.read_text() if card.exists() else None
-    shutil.rmtree(out, ignore_errors=True)
     pipeline.to(dtype=torch.float16).save_pretrained(out)
     with (out / KNOWN_PROMPTS).open("w", newline="", encoding="utf-8") as file:
         rows = known_prompts(load_renders(args.work).typefaces)
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
-    if written is not None:
-        card.write_text(written)
     if args.out:
         shutil.copy(args.work / "judge.safetensors", out.parent / "type-judge.safetensors")
+        shutil.copy(args.work / "base" / "README.md", out)
 
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     print(f"{out}: {size / 1e6:.1f} MB")

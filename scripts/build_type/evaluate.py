@@ -4,10 +4,11 @@
     python scripts/build_type/evaluate.py --work build/type
 
 Reads ``base/`` and ``judge.safetensors`` from the work folder; writes ``evaluation.json``, two
-sheets and, with the judge's and the text towers' reports, the model card ``base/README.md``. The
-whole takes an hour on one core (two models' forwards for 25 steps and 4,320 pictures); pictures go
-to ``evaluation-pictures.pt`` as they are made, from where it goes on. ``--rows 256`` asks with as
-many rows of zeros in T5's place as plain diffusers does: four times the cost.
+sheets and, with the judge's report, the model card ``base/README.md``. The whole takes half an hour
+on one core (two evaluations for each of 25 steps and 4,320 pictures); pictures go to
+``evaluation-pictures.pt`` as they are made, from where it goes on. ``--every 4`` asks for every
+fourth glyph of each typeface. ``--rows 256`` asks with as many rows of zeros in T5's place as plain
+diffusers does: four times the cost.
 """
 
 from __future__ import annotations
@@ -19,53 +20,21 @@ from pathlib import Path
 
 import torch
 from captions import UNSEEN, fill
-from diffusers import StableDiffusion3Pipeline
 from glyphs import GLYPHS, Renders, load_renders
-from parts import WITHOUT_T5
-from safetensors import safe_open
-from safetensors.torch import load_file
 from sources import HERE, load_sources
 
-from multierase import Model, SamplingSettings
-from multierase.evaluation.judges.emoji import StudioSubjectNet
+from multierase import Model, SamplingSettings, load_base
+from multierase.evaluation.judges.embedded import EmbeddedJudge
 from multierase.files import digest_file
 from multierase.generate import generate
-from multierase.models.sd3 import StableDiffusion3
 from multierase.pictures import contact_sheet, save_picture
 
 FORM = "{the_glyph} in {typeface}"
 PART = 256  # pictures between two writes
-SHEET = (tuple("AGMRS27"), 16)  # glyphs and typefaces
+SHEET = (7, 16)  # glyphs and typefaces
 BARE = 4  # pictures of each bare name
 
 Pair = tuple[str, str]
-
-
-class Judge:
-    """The base's judge, as train_judge.py has written it."""
-
-    def __init__(self, path: Path):
-        with safe_open(path, "pt") as file:
-            classes = json.loads(file.metadata()["classes"])
-        self.typefaces, self.glyphs = classes["typefaces"], classes["glyphs"]
-
-        weights = {}
-        for name, weight in load_file(path).items():
-            counter = name.endswith("num_batches_tracked")
-            weights[name] = weight.long() if counter else weight.float()
-        network = StudioSubjectNet(len(self.typefaces), len(self.glyphs))
-        network.load_state_dict(weights)
-        self.network = network.eval().requires_grad_(False)
-
-    def __call__(self, images: torch.Tensor) -> list[Pair]:
-        """Return typeface and glyph of ``(b, 3, 64, 64)`` pictures in [0, 1]."""
-        seen = []
-        for part in images.split(256):
-            typeface, glyph, _ = self.network(part.float() * 2 - 1)
-            for one, other in zip(typeface.argmax(1), glyph.argmax(1), strict=True):
-                seen.append((self.typefaces[one], self.glyphs[other]))
-
-        return seen
 
 
 def digest_of(folder: Path) -> str:
@@ -105,6 +74,13 @@ def made(
     return torch.cat(kept)
 
 
+def pairs_in(judge: EmbeddedJudge, images: torch.Tensor) -> list[Pair]:
+    """Return typeface and glyph of ``(b, 3, 64, 64)`` pictures in [0, 1]."""
+    seen = judge(images).seen
+
+    return list(zip(seen["typeface"], seen["glyph"], strict=True))
+
+
 def share(right: Sequence[bool]) -> float:
     """Return a share, 0 of nothing."""
     return round(sum(right) / len(right), 4) if right else 0.0
@@ -130,15 +106,16 @@ def by_place(seen: Sequence[Pair], asked: Sequence[Pair], place: int) -> dict[st
 
 
 def named(
-    model: Model, judge: Judge, renders: Renders, settings: SamplingSettings, args
+    model: Model, judge: EmbeddedJudge, renders: Renders, settings: SamplingSettings, args
 ) -> tuple[dict, torch.Tensor]:
     """Ask for every pair; return the report, and the pictures ``(typeface, glyph, ...)``."""
-    asked = [(typeface, glyph) for typeface in renders.typefaces for glyph in GLYPHS]
+    glyphs = GLYPHS[:: args.every]
+    asked = [(typeface, glyph) for typeface in renders.typefaces for glyph in glyphs]
     prompts = [fill((FORM,), glyph, typeface)[0] for typeface, glyph in asked]
     how = f"{settings}, {args.rows} rows, {digest_of(args.work / 'base')}"
     keep = args.work / "evaluation-pictures.pt", how
     images = made(model, prompts, args.seed, settings, keep)
-    seen = judge(images)
+    seen = pairs_in(judge, images)
 
     places = load_renders(args.work)
     held_out = places.held_out()
@@ -151,11 +128,12 @@ def named(
     report["held_out_pairs"] = shares([seen[i] for i in unseen], [asked[i] for i in unseen])
     report["by_typeface"] = by_place(seen, asked, 0)
     report["by_glyph"] = by_place(seen, asked, 1)
-    return report, images.unflatten(0, (len(renders.typefaces), len(GLYPHS)))
+    report["glyphs"] = glyphs
+    return report, images.unflatten(0, (len(renders.typefaces), len(glyphs)))
 
 
 def others(
-    model: Model, judge: Judge, renders: Renders, settings: SamplingSettings, args
+    model: Model, judge: EmbeddedJudge, renders: Renders, settings: SamplingSettings, args
 ) -> dict[str, dict]:
     """Ask in forms that were never seen, and by bare names and bare glyphs."""
     pairs = []
@@ -165,16 +143,16 @@ def others(
     prompts = []
     for place, (typeface, glyph) in enumerate(pairs):
         prompts.append(fill((UNSEEN[place % len(UNSEEN)],), glyph, typeface)[0])
-    report = {"unseen_forms": shares(judge(made(model, prompts, 1, settings)), pairs)}
+    report = {"unseen_forms": shares(pairs_in(judge, made(model, prompts, 1, settings)), pairs)}
 
     names = [typeface for typeface in renders.typefaces for _ in range(BARE)]
-    seen = judge(made(model, names, 2, settings))
+    seen = pairs_in(judge, made(model, names, 2, settings))
     right = [one[0] == name for one, name in zip(seen, names, strict=True)]
     report["bare_names"] = {"pictures": len(names), "typeface": share(right)}
 
     letters = [glyph for glyph in GLYPHS for _ in range(BARE)]
     prompts = [fill(("{the_glyph}",), glyph, "")[0] for glyph in letters]
-    seen = judge(made(model, prompts, 3, settings))
+    seen = pairs_in(judge, made(model, prompts, 3, settings))
     right = [one[1] == glyph for one, glyph in zip(seen, letters, strict=True)]
     report["bare_glyphs"] = {
         "pictures": len(letters),
@@ -184,16 +162,18 @@ def others(
     return report
 
 
-def sheets(images: torch.Tensor, renders: Renders, work: Path) -> None:
-    """Write two sheets: typefaces of the first half, and of the second."""
-    glyphs, rows = SHEET
-    places = [GLYPHS.index(glyph) for glyph in glyphs]
+def sheets(images: torch.Tensor, renders: Renders, glyphs: Sequence[str], work: Path) -> None:
+    """Write two sheets: the first typefaces, and the next."""
+    columns, rows = SHEET
+    step = max(1, len(glyphs) // columns)
+    places = list(range(0, len(glyphs), step))[:columns]
+    labelled = [glyphs[place] for place in places]
     for number in range(2):
         chosen = list(range(number * rows, min((number + 1) * rows, len(images))))
         if chosen:
             labels = [renders.typefaces[place] for place in chosen]
             shown = images[chosen][:, places].flatten(0, 1)
-            page = contact_sheet(shown, len(glyphs), row_labels=labels, column_labels=glyphs)
+            page = contact_sheet(shown, len(places), row_labels=labels, column_labels=labelled)
             save_picture(page, work / f"sheet-{number}.png")
 
 
@@ -211,6 +191,7 @@ def card(report: dict, work: Path) -> str:
         count=len(rows),
         rows="\n".join(rows),
         asked=report,
+        glyphs=len(report["glyphs"]),
         steps=report["sampling"]["steps"],
         guidance=report["sampling"]["guidance_scale"],
         judge=judge,
@@ -222,6 +203,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("build/type"))
     parser.add_argument("--seed", type=int, default=100_000)
     parser.add_argument("--typefaces", type=int, help="only so many, for a quick look")
+    parser.add_argument("--every", type=int, default=1, help="ask for every so many-th glyph")
     parser.add_argument("--rows", type=int, default=1, help="rows of zeros in T5's place")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -236,12 +218,9 @@ def main() -> None:
     if args.typefaces:
         step = max(1, len(renders.typefaces) // args.typefaces)
         renders = renders.only(renders.typefaces[::step][: args.typefaces])
-    pipeline = StableDiffusion3Pipeline.from_pretrained(
-        args.work / "base", torch_dtype=torch.float32, **WITHOUT_T5
-    )
-    # By its own class, for ``load_base`` takes no number of rows for a base without T5.
-    model = StableDiffusion3(pipeline.to(args.device), "type", args.rows)
-    judge, settings = Judge(args.work / "judge.safetensors"), SamplingSettings()
+    model = load_base(args.work / "base", device=args.device, t5_length=args.rows)
+    judge = EmbeddedJudge.from_file(args.work / "judge.safetensors", "type")
+    settings = SamplingSettings()
 
     report, images = named(model, judge, renders, settings, args)
     report |= others(model, judge, renders, settings, args)
@@ -251,7 +230,7 @@ def main() -> None:
         "rows": args.rows,
     }
     report["by_typeface_in_order"] = renders.typefaces
-    sheets(images, renders, args.work)
+    sheets(images, renders, report["glyphs"], args.work)
     (args.work / "evaluation.json").write_text(json.dumps(report, indent=1, ensure_ascii=False))
     if not args.typefaces:
         (args.work / "base" / "README.md").write_text(card(report, args.work), "utf-8")

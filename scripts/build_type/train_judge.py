@@ -36,7 +36,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from multierase.evaluation.judges.emoji import StudioSubjectNet
+from multierase.evaluation.judges.embedded import StyleSubjectNet
 
 LEARNED = (0, 2)  # sizes of renders
 MEASURED = 1
@@ -93,7 +93,7 @@ class Material:
 
 
 @torch.no_grad()
-def answers(network: StudioSubjectNet, images: torch.Tensor) -> torch.Tensor:
+def answers(network: StyleSubjectNet, images: torch.Tensor) -> torch.Tensor:
     """Return ``(b, 2)`` typeface and glyph as judged."""
     network.eval()
     parts = []
@@ -119,7 +119,7 @@ def confusions(seen: torch.Tensor, truth: torch.Tensor, names: list[str], count:
 
 
 def measured(
-    network: StudioSubjectNet, renders: Renders, work: Path, generator: torch.Generator
+    network: StyleSubjectNet, renders: Renders, work: Path, generator: torch.Generator
 ) -> dict:
     """Return accuracies on renders of the size that was held out, and after the VAE."""
     truth, vae = every_pair(renders), load_vae(work)
@@ -146,7 +146,7 @@ def measured(
     }
 
 
-def save(network: StudioSubjectNet, renders: Renders, path: Path) -> None:
+def save(network: StyleSubjectNet, renders: Renders, path: Path) -> None:
     """Write the judge in half precision, with the names of its classes."""
     classes = json.dumps({"typefaces": renders.typefaces, "glyphs": list(GLYPHS)})
     weights = {name: value.half().contiguous() for name, value in network.state_dict().items()}
@@ -167,7 +167,7 @@ def main() -> None:
     renders = load_renders(args.work)
     material = Material(renders, args.work)
 
-    network = StudioSubjectNet(len(renders.typefaces), len(GLYPHS)).to(args.device)
+    network = StyleSubjectNet(len(renders.typefaces), len(GLYPHS)).to(args.device)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=args.learning_rate, weight_decay=0.05, fused=True
     )

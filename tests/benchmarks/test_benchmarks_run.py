@@ -23,6 +23,7 @@ SHARED = {
     "seeing",
     "studios",
     "subset_tables",
+    "typefaces",
 }
 """Modules that benchmarks import; the others are programs."""
 PROGRAMS = [path for path in sorted(BENCHMARKS.glob("*.py")) if path.stem not in SHARED]

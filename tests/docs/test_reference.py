@@ -16,12 +16,13 @@ from multierase.cli.main import parser_of
 from multierase.cli.options import VERBS
 from multierase.emoji import STUDIOS
 from multierase.interop.targets import TARGETS
+from multierase.models.sources import embedded_folder
 from multierase.prompts.kind import load_kind, shipped_kinds
 
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 import from_code
 
-OWN_KINDS = ROOT / "multierase" / "assets" / "emoji" / "kinds"
+OF_BASES = {"studio": embedded_folder("emoji"), "typeface": embedded_folder("type")}
 
 
 def page(name: str) -> str:
@@ -84,10 +85,11 @@ def test_a_table_has_as_many_cells_in_each_row():
 def test_the_kinds_are_as_the_page_counts_them():
     rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", page("kinds.md").split("## The keys")[0], re.M)
     stated = {name: [cell.strip() for cell in cells.split("|")] for name, cells in rows}
-    assert stated.keys() == {*shipped_kinds(), "studio"}
+    assert stated.keys() == {*shipped_kinds(), *OF_BASES}
 
     for name, (about, *numbers, scope, eta) in stated.items():
-        kind = load_kind(name, OWN_KINDS)
+        folder = OF_BASES.get(name)
+        kind = load_kind(name, folder and folder / "kinds")
         assert about == kind.about
         counted = [len(kind.sentences), len(kind.subjects), len(kind.beside), len(kind.keep)]
         assert [int(number) for number in numbers[:4]] == counted, name

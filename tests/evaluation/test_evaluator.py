@@ -183,10 +183,12 @@ def test_several_methods_share_model_judge_and_base(experiment, monkeypatch):
 
 
 def test_the_judge_is_loaded_once_an_evaluation(experiment, monkeypatch, tmp_path):
-    from multierase.evaluation.judges.emoji import EmojiJudge
+    from multierase.evaluation.judges.embedded import EmbeddedJudge
 
-    load, calls = EmojiJudge.load.__func__, []
-    monkeypatch.setattr(EmojiJudge, "load", classmethod(lambda c: calls.append(1) or load(c)))
+    load, calls = EmbeddedJudge.load.__func__, []
+    monkeypatch.setattr(
+        EmbeddedJudge, "load", classmethod(lambda c, base: calls.append(1) or load(c, base))
+    )
     evaluate({"increments": experiment}, ["Noto"])
     assert len(calls) == 1
     sweep(experiment, [], tmp_path / "a.db", executor=Processes(1)).close()

@@ -57,6 +57,26 @@ def test_imagenette_is_the_papers():
     assert suite.cases == load_suite("imagenette").cases
 
 
+def test_every_typeface_has_two_glyphs_in_two_kinds_of_sentence():
+    """A glyph has the same noise whatever it is set in; the judge sees all that is asked for."""
+    suite = load_suite("typefaces")
+    judge = load_judge(suite)
+    asked: dict[str, list] = {}
+    seeds: dict[str, set[int]] = {}
+    for case in suite.cases:
+        asked.setdefault(case.labels["typeface"], []).append(case)
+        seeds.setdefault(case.labels["glyph"], set()).add(case.seed)
+        assert case.labels["typeface"] in case.prompt
+        assert case.labels["glyph"] in case.prompt
+
+    assert set(asked) == set(judge.classes["typeface"])
+    assert {len(cases) for cases in asked.values()} == {2}
+    for one, other in asked.values():
+        assert one.labels["glyph"] != other.labels["glyph"]
+    assert {len(found) for found in seeds.values()} == {1}
+    assert set(seeds) == set(judge.classes["glyph"])
+
+
 def test_artists_are_asked_for_in_every_form():
     suite = load_suite("artists")
     assert len(suite.cases) == 10 * 5 * 10

@@ -11,7 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, FluxTransformer2DModel, StableDiffusionPipeline
+from diffusers import (
+    DiffusionPipeline,
+    FluxTransformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+)
 from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
 from families import MAKE, length_of, tiny_flux, tiny_sd3, tiny_tower
 from safetensors.torch import load_file, save_file
@@ -77,11 +82,26 @@ def flux_is_tiny(monkeypatch) -> None:
 def test_emoji_is_an_ordinary_diffusers_folder(emoji):
     with resources.as_file(resources.files("multierase") / "assets" / "emoji") as folder:
         pipeline = StableDiffusionPipeline.from_pretrained(str(folder), dtype=torch.float32)
-        size = sum(file.stat().st_size for file in folder.parent.rglob("*") if file.is_file())
-    assert size < 30e6
     here = emoji.parameters()
     for name, parameter in pipeline.unet.named_parameters():
         assert torch.equal(parameter, here[f"unet.{name}"])
+
+
+def test_type_is_an_ordinary_diffusers_folder():
+    """Diffusers wants to be told that there is no T5."""
+    with resources.as_file(resources.files("multierase") / "assets" / "type") as folder:
+        pipeline = StableDiffusion3Pipeline.from_pretrained(
+            str(folder), dtype=torch.float32, text_encoder_3=None, tokenizer_3=None
+        )
+    here = load_base("type", device="cpu").parameters()
+    for name, parameter in pipeline.transformer.named_parameters():
+        assert torch.equal(parameter, here[f"transformer.{name}"])
+
+
+def test_the_package_is_small():
+    with resources.as_file(resources.files("multierase")) as folder:
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    assert size < 60e6
 
 
 def test_a_single_file_is_the_same_base_as_its_folder(tiny, tmp_path):
@@ -302,6 +322,22 @@ def test_a_length_that_cannot_be(tokenizer):
         from_pipeline(made("sd3", tokenizer), "tiny", t5_length=513)
     with pytest.raises(ValueError, match="in 15 tokens: its chat template has 15, give more"):
         from_pipeline(made("flux2-klein", tokenizer), "tiny", t5_length=15)
+
+
+def test_the_rows_in_the_place_of_a_t5_that_is_not_there(tokenizer):
+    """Zeros, as many as are asked for; of the embedded base `type` one, which costs least."""
+    for length in (1, 7):
+        model = from_pipeline(tiny_sd3(tokenizer, t5=False), "tiny", t5_length=length)
+        tokens, clip = model.encode(["a church"])["tokens"], model.pipeline.tokenizer_max_length
+        assert tokens.shape[1] == clip + length
+        assert not tokens[:, clip:].any()
+    with pytest.raises(ValueError, match="cannot read 0 tokens: give 1 to 512"):
+        from_pipeline(tiny_sd3(tokenizer, t5=False), "tiny", t5_length=0)
+
+    own, many = load_base("type", device="cpu"), load_base("type", device="cpu", t5_length=5)
+    clip = own.pipeline.tokenizer_max_length
+    assert own.encode(["Lobster"])["tokens"].shape[1] == clip + 1
+    assert many.encode(["Lobster"])["tokens"].shape[1] == clip + 5
 
 
 def test_a_tokenizer_that_pads_before_the_prompt(tokenizer):

@@ -1,3 +1,5 @@
+"""The judges of the embedded bases, on what the bases draw."""
+
 import json
 from importlib import resources
 
@@ -7,7 +9,7 @@ from safetensors import safe_open
 from torch.nn import functional
 
 from multierase.emoji import STUDIOS, SUBJECTS, fill
-from multierase.evaluation.judges.emoji import EmojiJudge
+from multierase.evaluation.judges.embedded import EmbeddedJudge
 from multierase.generate import generate
 from multierase.sampling import SamplingSettings
 
@@ -16,7 +18,7 @@ STUDIO_COUNT, SUBJECT_COUNT = 3, 4
 
 @pytest.fixture(scope="module")
 def judge():
-    return EmojiJudge.load()
+    return EmbeddedJudge.load("emoji")
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,17 @@ def drawn(emoji, asked):
 
 def test_it_knows_the_bases_world(judge):
     assert judge.classes == {"studio": list(STUDIOS), "subject": list(SUBJECTS)}
+
+
+def test_the_judge_of_type_knows_the_names_of_its_kind():
+    from multierase import load_base
+    from multierase.training.defaults import kind_of
+
+    classes = EmbeddedJudge.load("type").classes
+    assert list(classes) == ["typeface", "glyph"]
+    assert set(kind_of(load_base("type", device="cpu"), "auto").beside) == set(classes["typeface"])
+    assert len(classes["typeface"]) == 120
+    assert len(classes["glyph"]) == 36
 
 
 def test_it_sees_what_the_base_was_asked_to_draw(judge, asked, drawn):
@@ -56,7 +69,7 @@ def test_it_does_not_see_what_is_not_there(judge, drawn):
 
 def test_its_answers_are_those_of_the_stored_weights(judge, drawn):
     """The network once more, written out over the file's tensors."""
-    path = resources.files("multierase") / "assets" / "judge.safetensors"
+    path = resources.files("multierase") / "assets" / "emoji-judge.safetensors"
     with safe_open(str(path), "pt") as file:
         names = json.loads(file.metadata()["classes"])
         weights = {name: file.get_tensor(name).float() for name in list(file.keys())}

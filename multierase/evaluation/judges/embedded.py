@@ -1,9 +1,10 @@
-"""The judge of the embedded base ``emoji``: which studio drew a picture, and what it shows."""
+"""The judges of the embedded bases: which style a picture is drawn in, and what it shows."""
 
 from __future__ import annotations
 
 import json
 from importlib import resources
+from pathlib import Path
 
 import torch
 from safetensors import safe_open
@@ -34,10 +35,10 @@ class Residual(nn.Module):
         return torch.relu(self.body(x) + self.skip(x))
 
 
-class StudioSubjectNet(nn.Module):
+class StyleSubjectNet(nn.Module):
     """A small residual classifier with two heads over ``(b, 3, 64, 64)`` pictures in [-1, 1]."""
 
-    def __init__(self, studios: int, subjects: int):
+    def __init__(self, styles: int, subjects: int):
         super().__init__()
         self.trunk = nn.Sequential(
             nn.Conv2d(3, 32, 3, 2, 1, bias=False),
@@ -48,7 +49,8 @@ class StudioSubjectNet(nn.Module):
             Residual(64, 128, 2),
             Residual(128, 192, 2),
         )
-        self.studio = nn.Linear(192, studios)
+        # Named as in the files: a studio of `emoji`, a typeface of `type`.
+        self.studio = nn.Linear(192, styles)
         self.subject = nn.Linear(192, subjects)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -57,40 +59,41 @@ class StudioSubjectNet(nn.Module):
         return self.studio(features), self.subject(features), features
 
 
-class EmojiJudge:
-    """The judge of the embedded base.
+class EmbeddedJudge:
+    """The judge of an embedded base.
 
-    Trained on the studios' real renders under blur, noise, shift, colour jitter and VAE
-    reconstruction, never on a generated picture; the model card has its accuracy on renders that it
-    was not trained on.
+    Trained on the real renders under blur, noise, shift, jitter and VAE reconstruction, never on a
+    generated picture; the base's model card has its accuracy on renders that it was not trained on.
     """
 
     features = "the judge's last layer before its answer"
 
-    def __init__(
-        self, network: StudioSubjectNet, studios: list[str], subjects: list[str], name: str
-    ):
+    def __init__(self, network: StyleSubjectNet, classes: dict[str, list[str]], name: str):
         self.network, self.name = network.eval().requires_grad_(False), name
-        self.classes = {"studio": studios, "subject": subjects}
+        self.classes = classes
 
     @classmethod
-    def load(cls) -> EmojiJudge:
-        """Load the judge that comes with the package."""
-        with resources.as_file(
-            resources.files("multierase") / "assets" / "judge.safetensors"
-        ) as path:
-            with safe_open(path, "pt") as file:
-                names = json.loads(file.metadata()["classes"])
-            stored, version = load_file(path), digest_file(path, length=12)
+    def load(cls, base: str) -> EmbeddedJudge:
+        """Load the judge of ``emoji`` or ``type``, which comes with the package."""
+        with resources.as_file(resources.files("multierase") / "assets") as assets:
+            return cls.from_file(assets / f"{base}-judge.safetensors", base)
 
+    @classmethod
+    def from_file(cls, path: Path, base: str) -> EmbeddedJudge:
+        """Read a judge as the scripts that train it write it."""
+        with safe_open(path, "pt") as file:
+            names = json.loads(file.metadata()["classes"])
         weights = {}
-        for name, weight in stored.items():
+        for name, weight in load_file(path).items():
             counter = name.endswith("num_batches_tracked")
             weights[name] = weight.long() if counter else weight.float()
-        network = StudioSubjectNet(len(names["studios"]), len(names["subjects"]))
-        network.load_state_dict(weights)
 
-        return cls(network, names["studios"], names["subjects"], f"emoji judge, sha256 {version}")
+        network = StyleSubjectNet(*map(len, names.values()))
+        network.load_state_dict(weights)
+        # A file has its kinds in the plural.
+        classes = {kind.removesuffix("s"): listed for kind, listed in names.items()}
+        version = digest_file(path, length=12)
+        return cls(network, classes, f"{base} judge, sha256 {version}")
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> Verdict:
