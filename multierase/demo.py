@@ -86,7 +86,7 @@ def run_demo(
     headers = workspace.library.headers()
     base, *_, last = found.values()
     report = {
-        "erased": show.states,
+        "erased": {state: list(names) for state, names in show.states.items()},
         "accuracy": {state: each.accuracy for state, each in found.items()},
         "bit_exact": {
             "restored_equals_never_erased": found[show.restored].weights == never_erased,

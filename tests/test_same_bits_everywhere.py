@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import multierase.demo
@@ -17,6 +19,7 @@ from multierase.cli.main import main
 from multierase.evaluation.evaluator import Evaluator
 from multierase.evaluation.experiment import Experiment
 from multierase.files import digest_tensors
+from multierase.shows import OF_EMOJI, SHOWS
 
 pytestmark = pytest.mark.slow  # the fast lane trains no whole erasure
 
@@ -129,12 +132,13 @@ def test_demo(emoji, tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(multierase.demo, "_observed", noted)
-    monkeypatch.setattr(multierase.demo, "JUDGED", multierase.demo.JUDGED[:1])
+    short = replace(OF_EMOJI, judged=lambda studio: OF_EMOJI.judged(studio)[:1])
+    monkeypatch.setitem(SHOWS, "emoji", short)
     multierase.demo.run_demo(emoji, tmp_path, SETTINGS)
 
     library = Library(tmp_path / "lib")
     keep = KeepList.of(emoji, emoji.known_prompts, library)
     composer = Composer(emoji, library, keep=keep)
-    for state, erased in multierase.demo.STATES.items():
+    for state, erased in OF_EMOJI.states.items():
         with composer.erasing(*erased):
             assert found[state].weights == weights_of(emoji), state

@@ -438,5 +438,6 @@ def test_settings_say_what_was_used(workspace, quick):
     (trained,) = workspace.train("Noto", settings=quick)
     stored = trained.increment.provenance.settings
     told = EraseSettings(**{**stored, "keep": tuple(stored["keep"])})
-    assert told == dataclasses.replace(quick, scope="esd-x-strict", rank=0)  # defaults, said
+    defaults = {"scope": "esd-x-strict", "rank": 0, "start_at": -1.0}
+    assert told == dataclasses.replace(quick, **defaults)  # defaults, said
     assert dataclasses.asdict(quick)["steps"] == trained.increment.provenance.stop.steps

@@ -111,15 +111,6 @@ def test_a_family_without_a_kinds_scope_takes_its_own(tokenizer, family, kind, s
 
 
 @pytest.mark.parametrize(
-    ("scope", "most", "rank"),
-    [
-        ("full", 10**9, 0),
-        ("full", 1000, DEFAULT_RANK),
-        ("esd-x-strict", 1000, 0),  # separated: it is small as it is
-        ("esd-x", 1000, DEFAULT_RANK),
-    ],
-)
-@pytest.mark.parametrize(
     ("family", "start_at", "steps", "rate"),
     [
         ("sdxl", -1.0, 40, None),
@@ -140,6 +131,15 @@ def test_a_transformer_is_trained_from_the_base_and_for_longer(
     assert with_defaults(EraseSettings(learning_rate=0.7), None, model).learning_rate == 0.7
 
 
+@pytest.mark.parametrize(
+    ("scope", "most", "rank"),
+    [
+        ("full", 10**9, 0),
+        ("full", 1000, DEFAULT_RANK),
+        ("esd-x-strict", 1000, 0),  # separated: it is small as it is
+        ("esd-x", 1000, DEFAULT_RANK),
+    ],
+)
 def test_what_would_be_gigabytes_is_of_low_rank(tiny, monkeypatch, scope, most, rank):
     monkeypatch.setattr(defaults, "DENSE_MOST", most)
     assert with_defaults(EraseSettings(scope=scope), None, tiny).rank == rank
