@@ -155,7 +155,8 @@ class Hundred:
             self.results.get(key, lambda c=case: self.judge(row, c, eraser, workspace))
             print(key, file=sys.stderr, flush=True)
 
-        workspace.composer.close()
+        if isinstance(eraser, Composer):
+            eraser.close()  # another row's increments come next
 
     def judge(self, row: str, case: Case, eraser: Eraser, workspace: Workspace) -> dict[str, Any]:
         """Compose one set and look at it; of the joint solve, restore one typeface, and all."""

@@ -17,7 +17,7 @@ import random
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def workspace_of(model: Model, arguments: argparse.Namespace, seed: int) -> Work
     for kind, chosen in (("object", set(HALF)), ("studio", set(STUDIOS))):
         missing = [name for name in names if name in chosen and name not in workspace.library]
         if missing:
-            own = EraseSettings(**{**asdict(settings), "kind": kind})
+            own = replace(settings, kind=kind)
             workspace.train(*missing, settings=own, beside=names, resume=True, progress=True)
 
     return workspace
@@ -128,7 +128,6 @@ def main() -> None:
                 cell = cell_of(now, base, own, erased, group != "alone")
                 table.setdefault(solve, {}).setdefault(name, {}).setdefault(group, {})[seed] = cell
                 print(f"{solve:6s}{name:9s}{group:9s}", seed, cell, file=sys.stderr, flush=True)
-        workspace.composer.close()
 
     results.finish(
         {

@@ -186,14 +186,21 @@ def _observed(workspace: Workspace, show: Show, progress: bool) -> dict[str, Fou
         eraser=workspace,
         instruments=load_instruments(experiment, suite, workspace.model.device),
     )
-    prompts, seeds = [each.prompt for each in show.shown], [each.seed for each in show.shown]
+    asked = show.shown or suite.cases
+    prompts, seeds = [each.prompt for each in asked], [each.seed for each in asked]
+    sampling = show.shown_sampling if show.shown else show.judged_sampling
 
     found = {}
     for state, erased in tqdm(show.states.items(), desc="states", disable=not progress):
         workspace.set(dict.fromkeys(erased, 1.0))
-        shares = by_concept(suite, evaluator.observe_now())
+        pictures = generate(workspace.model, prompts, seeds, sampling)
+        if show.shown:
+            observed = evaluator.observe_now()
+        else:
+            observed = evaluator.instruments.observe(pictures, suite.cases)
+        shares = by_concept(suite, observed)
         found[state] = Found(
-            pictures=generate(workspace.model, prompts, seeds, show.shown_sampling),
+            pictures=pictures,
             weights=digest_tensors(workspace.model.parameters()),
             accuracy={concept: shares[concept]["value"] for concept in show.concepts},
         )

@@ -16,7 +16,7 @@ from multierase.pictures import contact_sheet
 from multierase.sampling import SamplingSettings
 
 Pictures = Mapping[str, torch.Tensor]
-"""By state ``(n, 3, h, w)`` pictures of the shown prompts."""
+"""By state ``(n, 3, h, w)`` pictures, in the order of what is shown."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Show:
         states: by name what is erased then, the base first and everything restored last.
         restored: the state in which what was erased is given back while other concepts stay erased.
         judged: for each concept the prompts that are judged, with their seeds.
-        shown: what is on the sheet.
         sheet: draws it.
+        shown: what is on the sheet; nothing, where it has the judged pictures themselves.
         judged_sampling, shown_sampling: how the pictures are made.
     """
 
@@ -49,8 +49,8 @@ class Show:
     states: Mapping[str, tuple[str, ...]]
     restored: str
     judged: Callable[[str], Sequence[Shown]]
-    shown: tuple[Shown, ...]
     sheet: Callable[[Show, Pictures], Image.Image]
+    shown: tuple[Shown, ...] = ()
     judged_sampling: SamplingSettings = field(default_factory=lambda: SamplingSettings(10))
     shown_sampling: SamplingSettings = field(default_factory=SamplingSettings)
 
@@ -173,9 +173,7 @@ OF_TYPE = Show(
     states=_POSTER,
     restored=list(_POSTER)[-2],
     judged=_set_in,
-    shown=tuple(letter for typeface in TYPEFACES for letter in _set_in(typeface)),
     sheet=_poster,
-    shown_sampling=SamplingSettings(10),
 )
 
 SHOWS = {show.base: show for show in (OF_EMOJI, OF_TYPE)}

@@ -66,15 +66,13 @@ QUICK = EraseSettings(steps=1, trajectories=1, sampler_steps=2, stop_at=None)
 
 @pytest.fixture
 def fast(monkeypatch):
-    """Demonstrations that look at one picture of each concept, in one step."""
+    """Demonstrations that take one step for a picture, and judge one of each studio."""
     once = SamplingSettings(inference_steps=1)
     for base, show in SHOWS.items():
-        short = replace(
-            show,
-            judged=lambda concept, whole=show.judged: whole(concept)[:1],
-            judged_sampling=once,
-            shown_sampling=once,
-        )
+        short = replace(show, judged_sampling=once, shown_sampling=once)
+        if show.shown:  # else the sheet needs all that is judged
+            first = show.judged
+            short = replace(short, judged=lambda concept, first=first: first(concept)[:1])
         monkeypatch.setitem(SHOWS, base, short)
 
 

@@ -66,8 +66,8 @@ class _Tuning:
 
     def __init__(self, model: Model, concept: Concept, order: Order):
         self.model, self.concept, self.order = model, concept, order
-        self.settings = order.settings
         self.steps = order.settings.steps or COURSES[model.exact_scope].steps
+        self.settings = dataclasses.replace(order.settings, steps=self.steps)
         self.scope = self.settings.scope or model.exact_scope
         self.learner = Student(
             model,

@@ -197,11 +197,9 @@ class Dictionary:
             ends.append((ends[-1] if ends else 0) + form.count)
 
         most = self._places(torch.cat(moved), ends)
-        known = self._kept_grams(most)
-        if known is None:
-            known = self._remembered(most, lambda: self._encoded(self._prompts(most)))
-
-        return known[stream]
+        if self._keeps_tokens:
+            return self._kept_gram(most, stream)
+        return self._remembered(most, lambda: self._encoded(self._prompts(most)))[stream]
 
     def _places(self, moved: torch.Tensor, ends: Sequence[int]) -> tuple[Place, ...]:
         """Return the sentences that are moved most, of all forms' one after another."""
@@ -217,21 +215,16 @@ class Dictionary:
     def _prompts(self, places: Sequence[Place]) -> list[str]:
         return [self.sentences[template][place].prompt for template, place in places]
 
-    def _kept_grams(self, places: Sequence[Place]) -> ByStream | None:
-        """Return by stream ``(d, d)`` of some of its sentences, if their tokens are kept."""
-        if not self.keeps or self._size_of_one * self.count > MOST_KEPT:
-            return None
-
-        found = {}
-        for stream in self.model.streams:
-            rows = [self._all(template)[stream][place] for template, place in places]
-            found[stream] = gram(torch.cat(rows))
-        return found
-
     @cached_property
-    def _size_of_one(self) -> int:
-        """The bytes of one sentence's tokens."""
-        return sum(self.model.tokens([""], stream).nbytes for stream in self.model.streams)
+    def _keeps_tokens(self) -> bool:
+        """Whether the tokens of all sentences are kept: asked for, and not too many."""
+        one = sum(self.model.tokens([""], stream).nbytes for stream in self.model.streams)
+
+        return self.keeps and one * self.count <= MOST_KEPT
+
+    def _kept_gram(self, places: Sequence[Place], stream: str) -> torch.Tensor:
+        """Return ``(d, d)`` of some of its sentences, whose tokens are kept."""
+        return gram(torch.cat([self._all(template)[stream][place] for template, place in places]))
 
     def _all(self, template: str) -> ByStream:
         """Return by stream the tokens ``(n, l, d)`` of all sentences of a form, and keep them."""
@@ -279,12 +272,10 @@ class Dictionary:
         return totals
 
     def _grams_about(self, places: Sequence[Place]) -> ByStream:
-        known = self._kept_grams(places)
-        if known is None:
-            encoded = self.model.fresh_tokens(self._prompts(places))
-            known = {stream: gram(rows) for stream, rows in encoded.items()}
-
-        return known
+        if self._keeps_tokens:
+            return {stream: self._kept_gram(places, stream) for stream in self.model.streams}
+        encoded = self.model.fresh_tokens(self._prompts(places))
+        return {stream: gram(rows) for stream, rows in encoded.items()}
 
     def _about(self, template: str, words: Iterable[str]) -> list[int]:
         """Return the places of a form's sentences that any of these words fills."""
