@@ -22,7 +22,7 @@ from families import MAKE, length_of, tiny_flux, tiny_sd3, tiny_tower
 from safetensors.torch import load_file, save_file
 from single_file import T5, save_single_file
 from torch import nn
-from transformers import CLIPTokenizer
+from transformers import BertConfig, BertModel, CLIPTokenizer
 
 from multierase import from_pipeline, load_base
 from multierase.errors import DeviceError, WeightsFileError
@@ -416,6 +416,21 @@ def test_a_text_tower_that_lacks_weights_is_not_filled_at_random(tiny, tmp_path,
             load_base(str(folder))
     finally:
         logger.setLevel(before)
+
+
+def test_a_tower_that_reads_both_ways_may_lack_the_head_that_nothing_reads(tiny, tmp_path):
+    """BERT's pooler: what is saved without it is loaded with one drawn by chance."""
+    own = tiny.pipeline.text_encoder.config
+    shape = {"hidden_size": own.hidden_size, "vocab_size": own.vocab_size}
+    shape |= {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    tower = BertModel(BertConfig(**shape), add_pooling_layer=False).eval()
+    parts = {**tiny.pipeline.components, "text_encoder": tower}
+    StableDiffusionPipeline(**parts, requires_safety_checker=False).save_pretrained(tmp_path)
+
+    tokens = load_base(str(tmp_path), device="cpu").tokens(["a cat"], "tokens")
+    ids = tiny.pipeline.tokenizer(["a cat"], padding="max_length", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        torch.testing.assert_close(tokens, tower(ids)[0][0])
 
 
 def test_a_folder_with_damaged_weights(tiny, tmp_path):
