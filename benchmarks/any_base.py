@@ -217,15 +217,20 @@ class AnyBase:
         if not missing:
             return
 
-        arm = ARMS[cell.arm]
-        fitting.ROUNDS = ROUNDS if arm.evenly else 0
-        workspace = cell.workspace(self.work, base.load(arm.own_list))
+        workspace = self.workspace_of(cell)
         results.get("trained", lambda: self.train(cell, workspace))
         for erased in missing:
             began, key = time.perf_counter(), "+".join(erased)
             results.get(key, lambda e=erased: self.judge(cell, workspace, e))
             about = f"{base.name}, {cell.arm}, seed {cell.seed}: {key}"
             print(f"{about}, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+
+    def workspace_of(self, cell: Cell) -> Workspace:
+        """Return the workspace of a cell, on its base; sets are solved as its arm says."""
+        arm = ARMS[cell.arm]
+        fitting.ROUNDS = ROUNDS if arm.evenly else 0
+
+        return cell.workspace(self.work, cell.base.load(arm.own_list))
 
     def train(self, cell: Cell, workspace: Workspace) -> dict[str, Any]:
         """Erase each studio; return what it took, and which were refused."""
@@ -270,10 +275,28 @@ class AnyBase:
         workspace.restore_all()
         now = model.parameters()
         row["exact"] = all(torch.equal(now[name], weight) for name, weight in pristine.items())
-        if len(library) and ARMS[cell.arm].certified:
-            row["certificate"] = _numbers(workspace.certify(*there))
 
-        return row
+        return {**row, **self.certified(cell, workspace, erased)}
+
+    def certified(self, cell: Cell, workspace: Workspace, erased: Erased) -> dict[str, Any]:
+        """Return what the certificate says of one set, where there is one to ask."""
+        if not len(workspace.library) or not ARMS[cell.arm].certified:
+            return {}
+
+        there = [studio for studio in erased if studio in workspace.library]
+        return {"certificate": _numbers(workspace.certify(*there))}
+
+    def certify(self, cell: Cell) -> None:
+        """Ask the certificate of each judged set again, by the increments that were judged."""
+        results, workspace = cell.results(self.work), None
+        for erased in self.sets(cell.base):
+            key = "+".join(erased)
+            if key in results.done:
+                workspace = workspace or self.workspace_of(cell)
+                row = {**results.done[key], **self.certified(cell, workspace, erased)}
+                results.put(key, row)
+                about = f"{cell.base.name}, {cell.arm}, seed {cell.seed}: {key}"
+                print(f"{about}, certified again", file=sys.stderr, flush=True)
 
     def look(self, base: Base, model: Model, studios: Sequence[str]) -> dict[str, dict]:
         """Make pictures of studios with the model as it is now, and return the judge's shares.
@@ -378,6 +401,9 @@ def main() -> None:
         "--work", type=Path, default=Path("build/any_base"), help="folder to go on from"
     )
     options.add_argument(
+        "--certify", action="store_true", help="certify the sets that were judged again; no more"
+    )
+    options.add_argument(
         "--report", action="store_true", help="report what has been measured; measure no more"
     )
     arguments = options.parse_args()
@@ -388,7 +414,7 @@ def main() -> None:
         for base in shard.of(benchmark.bases):
             benchmark.measure_base(base)
         for cell in shard.of(list(benchmark.cells())):
-            benchmark.measure(cell)
+            benchmark.certify(cell) if arguments.certify else benchmark.measure(cell)
     if shard.is_whole:
         report = benchmark.report()
         show(report)

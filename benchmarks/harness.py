@@ -122,10 +122,14 @@ class Results:
     def get(self, key: str, compute: Callable[[], dict]) -> dict:
         """Return a result; it is computed if it is not there yet."""
         if key not in self.done:
-            self.done[key] = self.mine[key] = compute()
-            write_json(self.own, self.mine)
+            self.put(key, compute())
 
         return self.done[key]
+
+    def put(self, key: str, found: dict) -> None:
+        """Keep a result, in the place of one of before."""
+        self.done[key] = self.mine[key] = found
+        write_json(self.own, self.mine)
 
     def finish(self, report: dict, *, keep: bool = False) -> None:
         """Write the report, print it, and drop the single results.

@@ -21,7 +21,8 @@ models.weights models.soft_text models.latents
 increments increments.provenance increments.fingerprint increments.container increments.layout
 increments.header increments.value increments.compression increments.format increments.hub
 increments.library
-separation separation.directions separation.cache separation.vocabulary separation.dictionary
+separation separation.directions separation.cache separation.vocabulary separation.forms
+separation.dictionary
 separation.keep_list
 separation.solves separation.changes separation.crosstalk separation.fitting
 training training.settings training.optimizers training.defaults training.beside

@@ -10,58 +10,29 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import json
 import random
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import torch
 from tqdm import tqdm
 
-from multierase.files import digest_bytes
 from multierase.models.model import Model
 from multierase.prompts.kind import Kind
-from multierase.separation.cache import ROWS, encoder_key, read_grams, write_grams
 from multierase.separation.directions import covariance, gram
+from multierase.separation.forms import BATCH, ByStream, Form, form_of
 from multierase.separation.vocabulary import CAPTIONS, Listed, sentences_in, words_of
 
-CACHE = ".dictionary"
-BATCH = 256  # sentences between two looks at whether a form's Gram matrix has settled
-MOST = 4096  # sentences of a form, settled or not
-SETTLED = 0.1  # how much farther out an unlisted sentence may lie than a listed one
-RIDGE = 1e-3  # of the mean variance, as in the separation
 REMEMBERED = 16  # Gram matrices of a part of the sentences
 ABOUT_EACH = 8  # sentences about a sibling; somebody waits for them, too
 FEW = 64  # sentences that are encoded at once while somebody waits
 MOST_MOVED = 512  # sentences that a solve is told of once more; 32 depend on chance
 MOST_KEPT = 2**30  # bytes of tokens that are kept, for many sets
-GRAM = "gram"  # its name in a file
-
 
 Place = tuple[str, int]
 """A sentence: its form, and its place among the form's sentences."""
-ByStream = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Form:
-    """A sentence form of a kind, filled with a base's own vocabulary.
-
-    Args:
-        grams: by stream the Gram matrix ``(d, d)`` float64 of all sentences.
-        means: by stream each one's mean token, ``(n, d)``, in the order of their being drawn.
-    """
-
-    grams: Mapping[str, torch.Tensor]
-    means: Mapping[str, torch.Tensor]
-
-    @property
-    def count(self) -> int:
-        """The number of its sentences."""
-        return len(next(iter(self.means.values()), ()))
 
 
 @dataclass(frozen=True)
@@ -103,7 +74,7 @@ class Dictionary:
         siblings: Iterable[str] = (),
         progress: bool = False,
     ) -> Dictionary:
-        """Draw sentences of each form until unlisted ones are no news; see ``novelty``.
+        """Draw sentences of each form until unlisted ones are no news; see ``forms.novelty``.
 
         Args:
             templates: of the kind's sentences.
@@ -113,7 +84,7 @@ class Dictionary:
         """
         forms = {}
         for template in tqdm([CAPTIONS, *templates], "dictionary", delay=1, disable=not progress):
-            form = _form(model, kind, template, folder)
+            form = form_of(model, kind, template, folder)
             if form.count:
                 forms[template] = form
 
@@ -262,20 +233,28 @@ class Dictionary:
     def _without(self, apart: frozenset[str]) -> ByStream:
         totals: ByStream = {}
         for template, form in self.forms.items():
-            # They are few: the concept's own words, and what is like it.
-            gone = [(template, place) for place in self._about(template, apart)]
-            near = self._grams_about(gone) if gone else {}
-            for stream, every in form.grams.items():
-                kept = every - near[stream] if near else every
-                totals[stream] = totals.get(stream, 0) + covariance(kept)
+            gone = set(self._about(template, apart))
+            named = {n for n, each in enumerate(self.sentences[template]) if each.named}
+            # Of many names that are erased those that stay are fewer, and encoded in their stead.
+            fewer = len(named - gone) < len(named & gone)
+            less = self._grams_about(template, gone - named if fewer else gone)
+            more = self._grams_about(template, named - gone) if fewer else {}
+            for stream, kept in form.grams.items():
+                if fewer:
+                    kept = kept - form.named[stream] + more.get(stream, 0)
+                totals[stream] = totals.get(stream, 0) + covariance(kept - less.get(stream, 0))
 
         return totals
 
-    def _grams_about(self, places: Sequence[Place]) -> ByStream:
+    def _grams_about(self, template: str, places: Iterable[int]) -> ByStream:
+        """Return by stream ``(d, d)`` of some of a form's sentences; nothing for none."""
+        asked = [(template, place) for place in sorted(places)]
+        if not asked:
+            return {}
         if self._keeps_tokens:
-            return {stream: self._kept_gram(places, stream) for stream in self.model.streams}
-        encoded = self.model.fresh_tokens(self._prompts(places))
-        return {stream: gram(rows) for stream, rows in encoded.items()}
+            return {stream: self._kept_gram(asked, stream) for stream in self.model.streams}
+
+        return self._encoded(self._prompts(asked))
 
     def _about(self, template: str, words: Iterable[str]) -> list[int]:
         """Return the places of a form's sentences that any of these words fills."""
@@ -306,86 +285,3 @@ class Dictionary:
             self._kin[concept] = filled - frozenset(kept)
 
         return self._kin[concept]
-
-
-def novelty(listed: torch.Tensor, drawn: torch.Tensor) -> float:
-    """Return how much farther out new sentences lie than those of a list, in its own metric.
-
-    With ``C`` the covariance of the listed tokens, a token's distance is ``eᵀ (C + ridge)⁻¹ e``.
-    Returned is the new tokens' mean over the listed ones', less one. 0: they are no news; a list
-    that leaves words out has its free directions along exactly these.
-
-    Args:
-        listed, drawn: Gram matrices ``(d, d)``.
-    """
-    metric = covariance(listed) + RIDGE * torch.eye(len(listed), dtype=torch.float64)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(metric))
-    far, near = (covariance(matrix) * inverse for matrix in (drawn, listed))
-
-    return (far.sum() / near.sum() - 1).item()
-
-
-# Text encoders stay as they are, so a form that was filled once holds as long as its model does.
-_filled_before: WeakKeyDictionary[Model, dict[tuple, Form]] = WeakKeyDictionary()
-
-
-def _form(model: Model, kind: Kind, template: str, folder: str | Path | None) -> Form:
-    """Return a form that was filled before, in this process or a file; else fill it and keep it."""
-    before, asked = _filled_before.setdefault(model, {}), _drawn_from(model, kind, template)
-    if asked not in before:
-        before[asked] = _from_file(model, kind, template, folder)
-
-    return before[asked]
-
-
-def _drawn_from(model: Model, kind: Kind, template: str) -> tuple[object, ...]:
-    """Return all that decides a form's sentences, for this model's tokenizer."""
-    if template == CAPTIONS:
-        return CAPTIONS, kind.keep
-
-    return template, kind.sentences[template], tuple(words_of(model, kind)), kind.beside
-
-
-def _from_file(model: Model, kind: Kind, template: str, folder: str | Path | None) -> Form:
-    if folder is None:
-        return _filled(model, kind, template)
-
-    # Some sentences too: they tell of the tokenizer, and of the words between.
-    first = [each.prompt for each in itertools.islice(sentences_in(model, kind, template), BATCH)]
-    asked = [_drawn_from(model, kind, template), first, BATCH, MOST, SETTLED]
-    key = encoder_key(model, json.dumps(asked).encode())
-    path = Path(folder) / f"{CACHE}-{kind.name}-{digest_bytes(template, length=8)}"
-    stored = read_grams(path, key, model) or {}
-    means = {stream: rows for (stream, name), rows in stored.items() if name == ROWS}
-    grams = {stream: matrix for (stream, name), matrix in stored.items() if name == GRAM}
-    counts = {len(rows) for rows in means.values()}
-    if len(counts) == 1 and grams.keys() == means.keys() and 0 < max(counts) < MOST + BATCH:
-        return Form(grams, means)
-
-    made = _filled(model, kind, template)
-    named = {GRAM: made.grams, ROWS: made.means}
-    write_grams(path, key, {(s, name): of[s] for name, of in named.items() for s in of})
-    return made
-
-
-def _filled(model: Model, kind: Kind, template: str) -> Form:
-    sentences, count = sentences_in(model, kind, template), 0
-    totals: dict[str, torch.Tensor] = {}
-    means: dict[str, list[torch.Tensor]] = {stream: [] for stream in model.streams}
-    while count < MOST:
-        prompts = [each.prompt for each in itertools.islice(sentences, BATCH)]
-        if not prompts:
-            break
-
-        news = []
-        for stream, tokens in model.fresh_tokens(prompts).items():
-            means[stream].append(tokens.reshape(len(prompts), -1, tokens.shape[1]).mean(1).cpu())
-            drawn = gram(tokens)
-            if count:
-                news.append(novelty(totals[stream], drawn))
-            totals[stream] = totals.get(stream, 0) + drawn
-        count += len(prompts)
-        if news and max(news) <= SETTLED:
-            break
-
-    return Form(totals, {stream: torch.cat(rows) for stream, rows in means.items() if rows})

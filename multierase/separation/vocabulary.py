@@ -19,10 +19,16 @@ MOST_CUT = 256  # sentences in a row that a tokenizer cuts off
 
 @dataclass(frozen=True)
 class Listed:
-    """A sentence of the dictionary, and the words and names that fill it, in lower case."""
+    """A sentence of the dictionary.
+
+    Args:
+        filled: the words and names that fill it, in lower case.
+        named: whether one is a name of the kind's, not a word in its place.
+    """
 
     prompt: str
     filled: frozenset[str]
+    named: bool = False
 
 
 def sentences_in(model: Model, kind: Kind, template: str) -> Iterator[Listed]:
@@ -60,13 +66,13 @@ def _drawn(model: Model, kind: Kind, template: str) -> Iterator[Listed]:
         yield Listed(
             context or with_article(subject), frozenset({subject.lower()} if named else ())
         )
-        for name in (next(names), next(others), next(others)):
+        for place, name in enumerate((next(names), next(others), next(others))):
             subject = next(subjects)
             sentence, _ = kind.sentence(template, name, subject)
             filled = {name.lower(), *name.lower().split()}
             if SUBJECT in template:
                 filled.add(subject.lower())
-            yield Listed(sentence, frozenset(filled))
+            yield Listed(sentence, frozenset(filled), named=place == 0)
 
 
 def _shuffled(names: Sequence[str], rng: random.Random) -> Iterator[str]:

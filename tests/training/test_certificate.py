@@ -15,7 +15,7 @@ from trained import erasure_of, plan_of
 from multierase import Composer, Concept, EraseSettings, Library, Workspace
 from multierase.errors import ConceptRefused, ModelHeld, UnknownConcept, UsageError
 from multierase.increments.provenance import in_words
-from multierase.separation import dictionary
+from multierase.separation import forms
 from multierase.training.certificate import (
     Answer,
     Exam,
@@ -173,8 +173,8 @@ def test_no_question_has_no_answer(emoji, points):
 @pytest.fixture
 def short_dictionary(monkeypatch):
     """A form of the dictionary is one batch; other tests do not find it."""
-    monkeypatch.setattr(dictionary, "MOST", dictionary.BATCH)
-    monkeypatch.setattr(dictionary, "_filled_before", WeakKeyDictionary())
+    monkeypatch.setattr(forms, "MOST", forms.BATCH)
+    monkeypatch.setattr(forms, "_filled_before", WeakKeyDictionary())
 
 
 @pytest.mark.slow
