@@ -23,7 +23,7 @@ from multierase.increments.value import Increment, changed
 from multierase.interop.metadata import header
 from multierase.interop.original import whole_file
 from multierase.interop.outgoing import Outgoing
-from multierase.interop.pipeline import export_pipeline, new_folder, require_empty
+from multierase.interop.pipeline import absent_parts, export_pipeline, new_folder, require_empty
 from multierase.interop.targets import (
     PICKLED,
     TARGETS,
@@ -90,7 +90,7 @@ def export(
 
     if to == "pipeline":
         export_pipeline(model, composer, out)
-        return {"file": str(out), "to": to}
+        return {"file": str(out), "to": to, "absent": absent_parts(model)}
 
     outgoing = _outgoing(composer, target, settings)
     if to == "diffusers":

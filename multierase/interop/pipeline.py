@@ -41,6 +41,19 @@ def export_pipeline(model: Model, composer: Composer, folder: str | Path) -> Pat
     return folder
 
 
+def absent_parts(model: Model) -> list[str]:
+    """Return the parts that the pipeline lacks, and that plain diffusers has to be told it lacks.
+
+    Of Stable Diffusion 3 without T5: ``from_pretrained(folder, text_encoder_3=None, ...)``.
+    """
+    pipeline = model.pipeline
+    optional = pipeline._optional_components
+
+    return [
+        name for name, part in pipeline.components.items() if part is None and name not in optional
+    ]
+
+
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``folder`` if the body ends without an error.

@@ -10,12 +10,14 @@ import sys
 import pytest
 import torch
 from compositions import increments_of
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from families import tiny_sd3
 from safetensors import SafetensorError
 
-from multierase import Composer, KeepList, export_pipeline
+from multierase import Composer, KeepList, export_pipeline, from_pipeline
 from multierase.errors import AlreadyThere, WriteError
 from multierase.interop import pipeline as interop
+from multierase.interop.exporting import export
 
 
 @pytest.fixture
@@ -39,6 +41,20 @@ def test_plain_diffusers_loads_what_was_composed(tiny, composer, tmp_path):
     assert said["deviations"] == composer.deviations()
     assert os.listdir(folder.parent) == ["folder"]
     assert folder.stat().st_mode & 0o777 == 0o777 & ~_umask()
+
+
+@pytest.mark.parametrize("t5", [True, False])
+def test_plain_diffusers_is_told_which_parts_a_pipeline_lacks(tokenizer, tmp_path, t5):
+    model = from_pipeline(tiny_sd3(tokenizer, t5=t5), "tiny")
+    written = export(Composer(model, {}), tmp_path / "out")
+    assert written["absent"] == ([] if t5 else ["text_encoder_3", "tokenizer_3"])
+
+    absent = dict.fromkeys(written["absent"])
+    loaded = DiffusionPipeline.from_pretrained(tmp_path / "out", **absent)
+    assert (loaded.text_encoder_3 is not None) == t5
+    if not t5:
+        with pytest.raises(ValueError, match="text_encoder_3"):
+            DiffusionPipeline.from_pretrained(tmp_path / "out")
 
 
 def _umask():

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 USED = {
-    "pipeline": "in Python, diffusers.DiffusionPipeline.from_pretrained({file!r})",
+    "pipeline": "in Python, diffusers.DiffusionPipeline.from_pretrained({file!r}{absent})",
     "single-file": "put it among the checkpoints of ComfyUI, Forge or A1111",
     "kohya": "put it among the LoRAs of ComfyUI, Forge or A1111, and give it strength 1",
     "diff": "put it among the LoRAs of ComfyUI or Forge, and give it strength 1",
@@ -113,7 +113,8 @@ def print_export(report: dict) -> None:
         )
     say(f"wrote {report['file']}: {target.about}")
     if report["to"] in USED:
-        say(f"next: {USED[report['to']].format(file=report['file'])}")
+        absent = "".join(f", {name}=None" for name in report.get("absent", ()))
+        say(f"next: {USED[report['to']].format(file=report['file'], absent=absent)}")
 
 
 def _wanted(arguments: Namespace) -> dict[str, float]:
