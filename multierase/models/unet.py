@@ -19,7 +19,11 @@ class UNetModel(Model):
     def sampler(self, steps: int) -> Sampler:
         # Of the noise, whatever the checkpoint predicts: steps are given what `predict` returns.
         config = self.pipeline.scheduler.config
-        scheduler = DDIMScheduler.from_config(config, prediction_type=self.parametrisation)
+        changed = {"prediction_type": self.parametrisation}
+        if config.get("rescale_betas_zero_snr"):
+            # The last timestep has no signal, so its noise says nothing of the picture: left out.
+            changed["timestep_spacing"] = "leading"
+        scheduler = DDIMScheduler.from_config(config, **changed)
         require_steps(steps, scheduler.config.num_train_timesteps)
         scheduler.set_timesteps(steps, device=self.device)
 

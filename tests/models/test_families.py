@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from contract import ModelContract
-from diffusers import FluxPipeline
+from diffusers import DDIMScheduler, FluxPipeline
 from einops import rearrange
 from families import tiny_flux, tiny_flux2_klein, tiny_sd3, tiny_sdxl
 
@@ -96,3 +96,17 @@ class TestFlux2Klein(FlowContract):
             for packed in (kwargs["hidden_states"], output)
         )
         return x_t, 1000 * kwargs["timestep"][:1], output
+
+
+def test_a_schedule_that_ends_at_noise_alone_is_sampled_beside_its_end(tokenizer):
+    """Of v-prediction XL: there the signal is 0, and dividing by it would give no number."""
+    pipeline = tiny_sdxl(tokenizer, v_prediction=True)
+    changed = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **changed)
+    model = from_pipeline(pipeline, "tiny")
+    assert pipeline.scheduler.alphas_cumprod[-1] == 0
+
+    sampler, x_t = model.sampler(4), torch.ones(1, *model.latent_shape)
+    for index, t in enumerate(sampler.timesteps):
+        x_t = sampler.step(model.predict(x_t, t.view(1), model.encode(["a cat"])), index, x_t)
+    assert torch.isfinite(x_t).all()
