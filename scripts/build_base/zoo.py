@@ -7,8 +7,9 @@ Each variant differs from the embedded base in what its ``about`` says. All of t
 embedded base's VAE, so that only language and denoiser are trained: a text tower by classification
 alone, then a U-Net. A checkpoint every 250 steps, from which the same command goes on. The folder
 is an ordinary diffusers pipeline; ``names.json`` in it says which words stand for which studios and
-subjects, and ``sentences.json`` which sentences it was taught. ``zoo.json`` has the digests
-of those that are trained to their end, the first two on a CPU, the others with ``--device cuda``.
+subjects, and ``sentences.json`` which sentences it was taught. ``zoo.json`` has the digests:
+``sentences``, ``weak``, ``few`` and ``velocity`` were trained on a CPU, the others with ``--device
+cuda``.
 """
 
 from __future__ import annotations
