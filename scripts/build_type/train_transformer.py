@@ -1,16 +1,16 @@
 """Train the base's transformer by rectified flow, on the VAE's latents and the text towers' rows.
 
-    python scripts/build_type/train_transformer.py --work build/type --minutes 150
-    python scripts/build_type/train_transformer.py --work build/type --minutes 150 --steps 16000
+    python scripts/build_type/train_transformer.py --work build/type
+    python scripts/build_type/train_transformer.py --work build/type --steps 18500
 
 ``SD3Transformer2DModel`` with patches of 2: at ``sigma`` it sees ``(1 - sigma) x_0 + sigma eps``
 and predicts ``eps - x_0``. ``sigma`` is drawn from a logit-normal, then shifted towards noise as
 the sampler's steps are: glyph and typeface are decided there, and text alone tells them. A tenth of
 the captions is empty, for guidance; an exponential moving average of the weights is kept. It stops
 after ``--minutes`` and goes on from its checkpoint when started again; a larger ``--steps`` draws
-the fall of the learning rate out. Writes ``transformer/`` (the average), ``transformer.csv``
-(steps, losses, seconds) and sheets of samples. About 0.9 GFLOP for each latent: 500 thousand
-latents take two hours of one free core.
+the fall of the learning rate out. The second line is how the training of the package's base went
+on. Writes ``transformer/`` (the average), ``transformer.csv`` (steps, losses, seconds) and sheets
+of samples. About 0.9 GFLOP for each latent: 500 thousand latents take two hours of one free core.
 """
 
 from __future__ import annotations
