@@ -117,7 +117,9 @@ def composed(
     else:
         fitting = Fitting(composer, Weights(model), library)
         weights = {"keep_weight": composer.keep_weight, "ridge": composer.ridge}
-        times["the solve alone"] = timed(lambda: fitting.transfers(active, keep, **weights))
+        times["the solve alone"] = timed(
+            lambda: fitting.transfers(active, tuple(sorted(library)), keep, **weights)
+        )
     return times
 
 

@@ -316,12 +316,14 @@ class Composer:
 
     def _transfers(self, active: Mapping[str, Increment]) -> Transfers:
         """Solve for a set, or recall what was solved lately: it is the same at any strengths."""
-        # All else that the library holds by now is kept.
+        # All else that the library holds by now is kept. It reads its folder for each look: there
+        # is one, for sorting the mapping would ask for its length too.
+        names = tuple(sorted(iter(self.increments)))
         weights = {"keep_weight": self.keep_weight, "ridge": self.ridge}
-        key = (*active, tuple(sorted(iter(self.increments))), *weights.values())
+        key = (*active, names, *weights.values())
         found = self._solved.pop(key, None)
         if found is None:
-            found = self._fitting.transfers(active, self.keep, **weights)
+            found = self._fitting.transfers(active, names, self.keep, **weights)
 
         self._solved[key] = found  # the latest last
         if len(self._solved) > MOST_SOLVED:

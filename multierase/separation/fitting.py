@@ -75,12 +75,19 @@ class Fitting:
     def transfers(
         self,
         active: Mapping[str, Increment],
+        names: tuple[str, ...],
         keep: KeepList | None,
         *,
         keep_weight: float,
         ridge: float,
     ) -> dict[str, dict[str, Transfer]]:
-        """Solve jointly for the ``T_i`` of the erased concepts, by concept and stream."""
+        """Solve jointly for the ``T_i`` of the erased concepts, by concept and stream.
+
+        Args:
+            active: the erased concepts.
+            names: of all increments, sorted; those that are not erased are kept.
+            keep: what is kept beside them.
+        """
         transfers: dict[str, dict[str, Transfer]] = {name: {} for name in active}
         # A set that was imported whole erases more than its name says.
         erased = [*active, *(name for one in active.values() for name in one.also)]
@@ -90,7 +97,7 @@ class Fitting:
                 continue
 
             factors = {name: grams_of(increment)[stream] for name, increment in reading.items()}
-            lists = self._others(active, stream)
+            lists = self._others(active, names, stream)
             if keep is not None:
                 lists += keep.lists(stream, erased)
             solve = partial(joint_transfers, factors, lists, keep_weight=keep_weight, ridge=ridge)
@@ -105,15 +112,15 @@ class Fitting:
 
         return transfers
 
-    def _others(self, active: Mapping[str, Increment], stream: str) -> list[torch.Tensor]:
+    def _others(
+        self, active: Mapping[str, Increment], names: tuple[str, ...], stream: str
+    ) -> list[torch.Tensor]:
         """Return the Gram matrix of all concepts that are not erased, if there are any.
 
         A library may hold many more concepts than are erased. The cheaper way is taken: sum the
         others, or subtract the erased from the library's total, which is kept. The two sets alone
         decide which, so that the bits depend on nothing else.
         """
-        # A library reads its folder for each look; sorting a mapping would ask for its length too.
-        names = tuple(sorted(iter(self._increments)))
         factors: dict[str, torch.Tensor] = {}
         for name in names:
             grams = active[name].grams if name in active else self._kept_grams(name)
