@@ -122,15 +122,15 @@ def _filled(model: Model, kind: Kind, template: str) -> Form:
         if not batch:
             break
 
-        news, names = [], torch.tensor([each.named for each in batch])
+        news, naming = [], torch.tensor([each.named for each in batch])
         for stream, tokens in model.fresh_tokens([each.prompt for each in batch]).items():
-            each = tokens.unflatten(0, (len(batch), -1))
-            means[stream].append(each.mean(1).cpu())
+            rows = tokens.unflatten(0, (len(batch), -1))
+            means[stream].append(rows.mean(1).cpu())
             drawn = gram(tokens)
             if count:
                 news.append(novelty(totals[stream], drawn))
             totals[stream] = totals.get(stream, 0) + drawn
-            named[stream] = named.get(stream, 0) + gram(each[names.to(each.device)].flatten(0, 1))
+            named[stream] = named.get(stream, 0) + gram(rows[naming.to(rows.device)].flatten(0, 1))
         count += len(batch)
         if news and max(news) <= SETTLED:
             break

@@ -23,7 +23,7 @@ class Listed:
 
     Args:
         filled: the words and names that fill it, in lower case.
-        named: whether one is a name of the kind's, not a word in its place.
+        named: whether it is one of those that name something of the kind, if it has names.
     """
 
     prompt: str
