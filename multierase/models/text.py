@@ -90,10 +90,11 @@ class PromptReader:
 
     def reads_whole(self, prompt: str) -> bool:
         """Return whether the tokenizer represents the whole prompt and cuts nothing off."""
-        if len(self.ids(prompt)) > self.max_length:
+        ids = self.ids(prompt)
+        if len(ids) > self.max_length:
             return False
 
-        return self.tokenizer.unk_token_id not in self.own_ids(prompt)
+        return self.tokenizer.unk_token_id not in ids[self.begin : -self.end]
 
     def warn_if_cut(self, prompt: str) -> None:
         """Log a warning if a prompt is longer than is read."""
