@@ -236,8 +236,8 @@ class Trial:
         some = rng.sample(own, len(own))[:CANDIDATES]
         drawn = rng.sample(words, len(words))
         some += [word for word in drawn if word not in self._named][:CANDIDATES]
-        # The shortest ones, so that whole sentences fit too.
-        candidates = sorted(dict.fromkeys(some), key=self._length)[:CANDIDATES]
+        # Of whole words, which the base has read more often than what is cut into pieces.
+        candidates = sorted(dict.fromkeys(some), key=self._pieces)[:CANDIDATES]
 
         noise = self._noise(1).expand(len(candidates) + 1, -1, -1, -1)
         sampler = self.model.sampler(STEPS)
@@ -270,8 +270,9 @@ class Trial:
             torch.stack(points, dim=1).flatten(0, 1), torch.stack(times, dim=1).flatten(0, 1)
         )
 
-    def _length(self, text: str) -> int:
-        return self.model.token_count(text)
+    def _pieces(self, text: str) -> int:
+        """Return how many tokens a text has more than words."""
+        return self.model.own_token_count(text) - len(text.split())
 
     def _noise(self, count: int) -> torch.Tensor:
         """Return ``(count, c, h, w)`` of standard normal noise."""

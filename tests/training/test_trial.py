@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from multierase import EraseSettings, Workspace, erase
+from multierase import EraseSettings, Workspace, erase, load_base
 from multierase.errors import ConceptRefused
 from multierase.methods import Refusal
 from multierase.prompts.wording import with_article
@@ -140,6 +140,13 @@ def test_subjects_are_those_that_move_the_prediction_most(emoji, tracked):
     assert sizes == sorted(sizes, reverse=True)
     usual = [emoji.predict(x_t, t, emoji.encode([text])) for text in emoji.words()[:20]]
     assert sizes[-1] > sum((one - null).norm().item() for one in usual) / len(usual)
+
+
+def test_subjects_are_of_whole_words():
+    """Of `type`, "letter G" and its like, before shorter pieces of words, which it never drew."""
+    model = load_base("type", device="cpu")
+    kind = kind_of(model, "auto")
+    assert set(Trial(model, kind, 0).subjects) <= set(kind.subjects)
 
 
 def test_another_seed_has_other_noise_and_subjects(emoji, tracked):
