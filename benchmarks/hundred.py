@@ -5,10 +5,12 @@
 All 120 typefaces of the base `type` are erased, each on its own, with two seeds, and any set of
 them is composed: 1, 2, 5, 10, 20, 50, 75 and 100, ten sets by chance of each size and seed. Rows:
 the joint solve; the same increments summed, and merged by TIES and by MACE's fusion; UCE, SPEED and
-OCE solved anew for the set. What remains of up to twelve of the erased, what up to twelve of the
-others keep of the base's own share, and whether their glyph is right, on sentences of the base's
-list and on ones that are in none; what a restored typeface gives again; beside it the certificate.
-All rows of a set see the same pictures.
+OCE solved anew for the set; ideas for large sets (``large_sets.py``). What remains of up to twelve
+of the erased, what up to twelve of the others keep of the base's own share, and whether their glyph
+is right, on sentences of the base's list and on ones that are in none; what a restored typeface
+gives again; beside it the certificate. All rows of a set see the same pictures, and say how far
+they are ahead of the joint solve on the same sets (H). And how many directions the names have in
+the base's text, and how far concepts are from their own effect.
 
 Increments and judged sets are kept in ``--work``, to go on from; to be shared between processes
 with ``--shard``, with ``--report`` gathered. Prints a table on stderr and one JSON object on
@@ -30,6 +32,7 @@ from typing import Any
 
 import torch
 from harness import Results, harmonic_mean, mean_and_extremes, parser, quickened, rounded
+from large_sets import IDEAS, Refined
 from merging import Anew, Merged
 from typefaces import FORMS, GLYPH, Observer, Picture, about, load_type, of_base, share
 
@@ -39,10 +42,11 @@ from multierase.evaluation.erasers import Eraser
 SIZES = (1, 2, 5, 10, 20, 50, 75, 100)
 JOINT = "joint"
 MERGED, ANEW = ("sum", "TIES", "MACE's fusion"), ("uce", "speed", "oce")
-ROWS = (JOINT, *MERGED, *ANEW)
+ROWS = (JOINT, *MERGED, *ANEW, *IDEAS)
 LOOKED_AT = 12  # erased typefaces of a set, and others
 PICTURES = 2  # of each, in either group of sentences
 CERTIFIED = 2  # sets of each size and seed
+CARRIED = (0.9, 0.99)  # shares of the names' variance
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Hundred:
         self.work = arguments.work / "quick" if self.quick else arguments.work
         self.observer = Observer(load_type(arguments.threads))
         self.model = self.observer.model
-        self.sizes = (1, 2) if self.quick else SIZES
+        self.sizes = (1, 2) if self.quick else arguments.sizes
         self.seeds = arguments.seeds[: 1 if self.quick else None]
         self.erasable = sorted(self.observer.typefaces)[: max(self.sizes) if self.quick else None]
         self.results = Results(self.work / "judged.json", arguments.shard)
@@ -126,6 +130,8 @@ class Hundred:
         """Return what composes a row's sets."""
         if row == JOINT:
             return workspace.composer
+        if row in IDEAS:
+            return Refined(workspace, row, quick=self.quick)
         if row in ANEW:
             return Anew(self.model, row)
 
@@ -139,6 +145,30 @@ class Hundred:
         every = self.observer.pictures(self.observer.typefaces, 1 if self.quick else PICTURES)
 
         return self.observer.see([*itertools.chain(*every.values())])
+
+    def capacity(self) -> dict[str, Any]:
+        """Return how much room the base's text has, and how much of it sets take.
+
+        By stream the directions that carry so much of the variance of all names' mean tokens; by
+        size how far concepts of the first set are from their own effect, as a share of it.
+        """
+        directions: dict[str, dict[str, int]] = {}
+        for stream in self.model.streams:
+            names = self.observer.typefaces
+            means = [self.model.tokens([name], stream).double().mean(0) for name in names]
+            rows = torch.stack(means)
+            variances = torch.linalg.svdvals(rows - rows.mean(0)).square()
+            carried = variances.cumsum(0) / variances.sum()
+            directions[stream] = {str(of): int((carried < of).sum()) + 1 for of in CARRIED}
+
+        deviations = {}
+        composer = self.workspace(self.seeds[0]).composer
+        for size in self.sizes:
+            with composer.erasing(*self.erased(Case(self.seeds[0], size, 0))):
+                deviations[str(size)] = statistics.mean(composer.deviations().values())
+        composer.close()
+
+        return {"directions": directions, "deviations": rounded(deviations)}
 
     def measure(self, row: str, seed: int) -> None:
         """Judge what is missing of a row's sets, with the increments of one seed."""
@@ -188,8 +218,13 @@ class Hundred:
             cells = []
             for case in self.cases():
                 found = done.get(f"{row}/{case}")
-                if found is not None and case.size == size:
-                    cells.append(self.cell(case, found, base))
+                if found is None or case.size != size:
+                    continue
+                cell = self.cell(case, found, base)
+                jointly = done.get(f"{JOINT}/{case}")
+                if row != JOINT and jointly is not None:
+                    cell |= _ahead(cell, self.cell(case, jointly, base))
+                cells.append(cell)
             if cells:
                 table.setdefault(row, {})[str(size)] = _over(cells)
                 print(f"{row:14s} {size:4d}", _shown(table[row][str(size)]), file=sys.stderr)
@@ -201,6 +236,7 @@ class Hundred:
             "forms": FORMS,
             "sampling": asdict(self.observer.sampling),
             "settings": asdict(EraseSettings()),
+            "capacity": done["capacity"],
             "trained": {str(seed): done[f"trained/{seed}"] for seed in self.seeds},
             "table": table,
         }
@@ -226,6 +262,11 @@ class Hundred:
             cell["restored_base"] = share(base, listed)
 
         return cell | found.get("certificate", {})
+
+
+def _ahead(cell: Mapping[str, float], of: Mapping[str, float]) -> dict[str, float]:
+    """Return by group of sentences how much higher H is than another row's of the same set."""
+    return {f"ahead_{group}": cell[f"h_{group}"] - of[f"h_{group}"] for group in FORMS}
 
 
 def _of_base_itself(base: Mapping[str, Sequence[bool]]) -> dict[str, float]:
@@ -266,6 +307,8 @@ def _shown(cell: Mapping[str, float]) -> str:
     parts = []
     for name in shown:
         parts.append(f"{name} {cell[f'{name}_listed']:.3f} / {cell[f'{name}_unlisted']:.3f}")
+    if "ahead_listed" in cell:
+        parts.append(f"ahead {cell['ahead_listed']:+.3f} / {cell['ahead_unlisted']:+.3f}")
     if "restored" in cell:
         parts.append(f"restored {cell['restored']:.3f} of {cell['restored_base']:.3f}")
 
@@ -275,6 +318,9 @@ def _shown(cell: Mapping[str, float]) -> str:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="of the erasures")
+    options.add_argument(
+        "--sizes", nargs="+", type=int, choices=SIZES, default=list(SIZES), metavar="SIZE"
+    )
     options.add_argument("--sets", type=int, default=10, help="of each size and seed")
     options.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
     options.add_argument(
@@ -291,6 +337,8 @@ def main() -> None:
         results.get("base", benchmark.base)
         for seed in shard.of(benchmark.seeds):
             results.get(f"trained/{seed}", lambda s=seed: benchmark.train(s))
+        if shard.index == 0:
+            results.get("capacity", benchmark.capacity)
         for row, seed in shard.of(list(itertools.product(arguments.rows, benchmark.seeds))):
             benchmark.measure(row, seed)
     if shard.is_whole:

@@ -14,6 +14,7 @@ BENCHMARKS = ROOT / "benchmarks"
 SHARED = {
     "drawing",
     "harness",
+    "large_sets",
     "merging",
     "peer_tables",
     "peft_adapters",
