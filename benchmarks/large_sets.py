@@ -97,8 +97,9 @@ class Set:
 
     def degrees(self, strengths: Mapping[str, float]) -> dict[str, float]:
         """Return the mean degree of each concept's unseen sentences while all are erased."""
+        asked = self._examined  # of the base, so not while anything is erased
         with self.erasing(strengths):
-            answers, _ = self._examined.answers(self.model.predict)
+            answers, _ = asked.answers(self.model.predict)
 
         return {name: statistics.mean(one.degree for one in own) for name, own in answers.items()}
 
