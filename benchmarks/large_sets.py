@@ -113,37 +113,41 @@ class Set:
 
         return examined(self.model, own)
 
+    @torch.no_grad()
     def points(self) -> Points:
         """Draw sentences about the erased and about the rest of the kind, and denoise them."""
         kind, chance = kind_of(self.model, "auto"), random.Random(0)
         assert kind is not None  # the base brings one
         others = [name for name in kind.beside if name not in self.concepts]
-        prompts = []
+        prompts, contexts = [], []
         for names in (self.concepts, others):
             for name in itertools.islice(itertools.cycle(names), self.pool // 2):
                 form, subject = chance.choice(list(kind.sentences)), chance.choice(kind.subjects)
-                prompts.append(kind.sentence(form, name, subject)[0])
+                sentence, context = kind.sentence(form, name, subject)
+                prompts.append(sentence)
+                contexts.append(context if name in self.concepts else sentence)
 
         generator = torch.Generator().manual_seed(0)
-        parts = [
-            self._denoised(prompts[first : first + AT_ONCE], generator)
-            for first in range(0, self.pool, AT_ONCE)
-        ]
-        x_t, t, said, null = map(torch.cat, zip(*parts, strict=True))
-        half = self.pool // 2
-        return Points(prompts, x_t, t, torch.cat([null[:half], said[half:]]), half)
+        parts = []
+        for first in range(0, self.pool, AT_ONCE):
+            some = slice(first, first + AT_ONCE)
+            x_t, t = self._denoised(prompts[some], generator)
+            target = self.model.predict(x_t, t, self.model.encode(contexts[some]))
+            parts.append((x_t, t, target))
 
-    @torch.no_grad()
-    def _denoised(self, prompts: Sequence[str], generator: torch.Generator) -> tuple:
+        return Points(prompts, *map(torch.cat, zip(*parts, strict=True)), self.pool // 2)
+
+    def _denoised(
+        self, prompts: Sequence[str], generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         model, sampler = self.model, self.model.sampler(SAMPLER_STEPS)
         text, null = model.encode(prompts), model.encode([""] * len(prompts))
         noise = torch.randn(len(prompts), *model.latent_shape, generator=generator)
         stops = torch.randint(0, SAMPLER_STEPS, (len(prompts),), generator=generator)
-        x_t, t = denoise_partway(
+
+        return denoise_partway(
             model.predict, sampler, model.guide, noise, stops, text, null, GUIDANCE
         )
-
-        return x_t, t, model.predict(x_t, t, text), model.predict(x_t, t, null)
 
 
 def stronger(composed: Set) -> Values:
@@ -172,7 +176,7 @@ def pooled_alone(composed: Set) -> Values:
 
 
 def distilled(composed: Set) -> Values:
-    """Train the solution on the base's predictions: the empty prompt's for what is erased."""
+    """Train the solution on the base's predictions, without the erased concept in its sentences."""
     points, values = composed.points(), composed.composed()
     chance, half = random.Random(1), points.erased
     parameters = composed.model.parameters()
