@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -87,6 +88,21 @@ class PromptReader:
     def own_count(self, prompt: str) -> int:
         """Return the number of a prompt's tokens that are read, without begin and end."""
         return self._stop(prompt) - self.begin
+
+    def reads_as(self, other: PromptReader) -> bool:
+        """Return whether both read the same of any prompt, but for the padding."""
+        return type(self) is type(other) and self._rules == other._rules
+
+    @cached_property
+    def _rules(self) -> tuple:
+        """All that says how a prompt is read; of a tokenizer that cannot say it, itself."""
+        tokenizer = getattr(self.tokenizer, "backend_tokenizer", None)
+        if tokenizer is None:
+            return (self.tokenizer,)
+
+        rules = json.loads(tokenizer.to_str())
+        own = {key: value for key, value in rules.items() if key not in ("truncation", "padding")}
+        return own, self.max_length, self.tokenizer.unk_token_id
 
     def reads_whole(self, prompt: str) -> bool:
         """Return whether the tokenizer represents the whole prompt and cuts nothing off."""
@@ -264,7 +280,17 @@ class Text:
 
     def reads_whole(self, prompt: str) -> bool:
         """Return whether every tokenizer represents the whole prompt and cuts nothing off."""
-        return all(reader.reads_whole(prompt) for reader in self.readers)
+        return all(reader.reads_whole(prompt) for reader in self._apart)
+
+    @cached_property
+    def _apart(self) -> list[PromptReader]:
+        """The readers without those that read as one before them: two CLIPs share their words."""
+        found: list[PromptReader] = []
+        for reader in self.readers:
+            if not any(reader.reads_as(other) for other in found):
+                found.append(reader)
+
+        return found
 
     def require_representable(self, prompt: str) -> None:
         """Raise ``ValueError`` if a tokenizer has no token for a part of ``prompt``, or none."""

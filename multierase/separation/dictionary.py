@@ -279,9 +279,14 @@ class Dictionary:
 
     def _kin_of(self, concept: str) -> frozenset[str]:
         if concept not in self._kin:
-            listed = itertools.chain.from_iterable(self.sentences.values())
-            filled = frozenset().union(*(each.filled for each in listed))
-            kept = replace(self.kind, beside=tuple(filled)).names_beside(concept)
-            self._kin[concept] = filled - frozenset(kept)
+            kept = replace(self.kind, beside=tuple(self._filled)).names_beside(concept)
+            self._kin[concept] = self._filled - frozenset(kept)
 
         return self._kin[concept]
+
+    @cached_property
+    def _filled(self) -> frozenset[str]:
+        """All words and names that fill its sentences."""
+        listed = itertools.chain.from_iterable(self.sentences.values())
+
+        return frozenset().union(*(each.filled for each in listed))

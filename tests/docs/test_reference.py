@@ -141,6 +141,7 @@ MEASURED = (
     "families.md",
     "explanation/results.md",
     "explanation/peers.md",
+    "explanation/hundred.md",
     "explanation/under-attack.md",
 )
 

@@ -145,6 +145,20 @@ def test_an_unknown_word_of_another_tokenizer_is_not_read_whole():
     assert not encoder.reads_whole("cat dog")
 
 
+def test_a_tokenizer_that_reads_as_one_before_is_not_asked(tiny, monkeypatch):
+    """As the second CLIP of Stable Diffusion XL and 3; one that reads less is asked."""
+    first = tiny.text.readers[0]
+    again = PromptReader(copy.deepcopy(first.tokenizer))
+    shorter = PromptReader(first.tokenizer, 4)
+    assert first.reads_as(again)
+    assert not first.reads_as(shorter)
+
+    tower = tiny.pipeline.text_encoder
+    assert not Text([first, shorter], tower, dict, {}).reads_whole("a church by Noto")
+    monkeypatch.setattr(again, "ids", pytest.fail)
+    assert Text([first, again], tower, dict, {}).reads_whole("a church by Noto")
+
+
 # Names that are made up.
 
 
