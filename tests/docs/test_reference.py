@@ -141,7 +141,7 @@ MEASURED = (
     "families.md",
     "explanation/results.md",
     "explanation/peers.md",
-    "explanation/hundred.md",
+    "explanation/large-sets.md",
     "explanation/under-attack.md",
 )
 
