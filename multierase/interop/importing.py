@@ -30,9 +30,8 @@ from multierase.interop.sources.peer import Peer
 from multierase.models.model import Model
 from multierase.models.weights import require_free
 from multierase.prompts.concepts import Concept, require_distinct
-from multierase.separation.directions import compact
+from multierase.separation.directions import compact, concept_tokens
 from multierase.training.certificate import Exam, Question, as_json, certificate
-from multierase.training.closed_form import concept_tokens
 from multierase.training.plan import Plan, Planner
 from multierase.training.settings import EraseSettings
 from multierase.training.trajectories import EvaluationCounter

@@ -26,8 +26,8 @@ from multierase.models.scopes import FAMILIES
 from multierase.models.weights import require_free
 from multierase.prompts.concepts import Concept
 from multierase.prompts.lists import not_about
-from multierase.separation.directions import compact
-from multierase.training.closed_form import aligned, concept_tokens
+from multierase.separation.directions import compact, concept_tokens
+from multierase.training.closed_form import aligned
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 """Tokens ``(n, d)`` that are edited, and ``(n, d)`` to take their place; float64, on the CPU."""

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 import torch
 
 from multierase.errors import ConceptRefused
+from multierase.models.model import Model
+from multierase.prompts.concepts import Concept
 
 LEAST_RESIDUAL = 1e-3  # of a concept's norm beside what is kept exactly; with less it is refused
 NUMERICAL_RANK = 1e-6  # of the largest singular value; below it a direction is float32's rounding
 ROWS_AT_ONCE = 2**15  # in float64
 MANY = 2**26  # numbers; the singular values of more would take minutes and a large memory
 TINY = torch.finfo(torch.float64).tiny
+SAME = 1e-4  # of the largest number of a sentence: two tokens are one
 
 
 @dataclass(frozen=True)
@@ -132,3 +135,20 @@ def _metric(free: torch.Tensor, kept: torch.Tensor, ridge: float) -> torch.Tenso
     squares, vectors = torch.linalg.eigh(free @ covariance(kept) @ free)
 
     return free @ (vectors * (squares.clamp_min(0) + ridge).rsqrt()) @ vectors.T
+
+
+def concept_tokens(model: Model, concept: Concept, stream: str) -> torch.Tensor:
+    """Return ``(n, d)``: the tokens of a concept's sentences that its contexts do not have.
+
+    They begin where sentence and context differ first, and take the padding in, which a denoiser
+    reads as it does words, and in which a text encoder goes on about the sentence. What comes
+    before is in every kept sentence too, and says nothing of the concept.
+    """
+    rows = []
+    for prompt, context in zip(concept.prompts, concept.contexts, strict=True):
+        spans = zip(model.spans(prompt, stream), model.spans(context, stream), strict=True)
+        for (own, *_), (without, *_) in spans:
+            apart = (own - without).abs().amax(dim=1) > SAME * own.abs().max()
+            rows.append(own[int(apart.int().argmax()) :])
+
+    return torch.cat(rows)

@@ -12,11 +12,13 @@ import torch
 from multierase.errors import IncrementFileError, UnknownConcept, suggest
 from multierase.increments.fingerprint import Fingerprint
 from multierase.increments.format import fingerprints, require_fits
-from multierase.increments.value import Increment
+from multierase.increments.value import Increment, gram_factor
 from multierase.models.weights import Weights, require_free
+from multierase.prompts.concepts import Concept
+from multierase.prompts.wording import plain
 from multierase.separation.changes import Changes
 from multierase.separation.crosstalk import deviations_of
-from multierase.separation.directions import gram
+from multierase.separation.directions import compact, concept_tokens, gram
 from multierase.separation.keep_list import KeepList
 from multierase.separation.solves import Transfer, joint_transfers
 
@@ -45,6 +47,8 @@ class Fitting:
         self._base: dict[str, torch.Tensor] = {}  # parameters that were looked at
         self._fingerprints: dict[str, Fingerprint] = {}  # they take longer than composing
         self._all: dict[str, tuple[tuple[str, ...], torch.Tensor]] = {}
+        self._contexts: dict[str, tuple[str, ...]] = {}  # by concept, plainly written
+        self._apart: dict[tuple[str, ...], Grams] = {}  # by concept and its sentences
 
     def increment(self, name: str) -> Increment:
         """Return an increment that fits the model.
@@ -91,13 +95,17 @@ class Fitting:
         transfers: dict[str, dict[str, Transfer]] = {name: {} for name in active}
         # A set that was imported whole erases more than its name says.
         erased = [*active, *(name for one in active.values() for name in one.also)]
+        named = {name.lower(): f" {plain(name)} " for name in erased}
         for stream in self._weights.model.streams:
             reading = {n: i for n, i in active.items() if stream in i.readers.values()}
             if not reading:
                 continue
 
-            factors = {name: grams_of(increment)[stream] for name, increment in reading.items()}
-            lists = self._others(active, names, stream)
+            factors = {
+                name: self._beside(increment, grams_of(increment), named)[stream]
+                for name, increment in reading.items()
+            }
+            lists = self._others(active, names, stream, named)
             if keep is not None:
                 lists += keep.lists(stream, erased)
             solve = partial(joint_transfers, factors, lists, keep_weight=keep_weight, ridge=ridge)
@@ -113,7 +121,11 @@ class Fitting:
         return transfers
 
     def _others(
-        self, active: Mapping[str, Increment], names: tuple[str, ...], stream: str
+        self,
+        active: Mapping[str, Increment],
+        names: tuple[str, ...],
+        stream: str,
+        named: Mapping[str, str],
     ) -> list[torch.Tensor]:
         """Return the Gram matrix of all concepts that are not erased, if there are any.
 
@@ -127,18 +139,58 @@ class Fitting:
             if stream in grams:
                 factors[name] = grams[stream]
 
-        kept = [factor for name, factor in factors.items() if name not in active]
+        kept = {
+            name: self._beside(self.increment(name), self._kept_grams(name), named)[stream]
+            for name in factors
+            if name not in active
+        }
         gone = [active[name].grams[stream] for name in active if stream in active[name].grams]
         if not kept:
             return []
         if len(kept) <= len(gone):
-            return [gram(torch.cat(kept, dim=1).T)]
+            return [gram(torch.cat(list(kept.values()), dim=1).T)]
 
         known = self._all.get(stream)
         if known is None or known[0] != names:
             every = gram(torch.cat(list(factors.values()), dim=1).T)
             known = self._all[stream] = names, every
-        return [known[1] - gram(torch.cat(gone, dim=1).T)]
+        # Of those that stay, what names an erased concept goes with it.
+        fewer = [name for name, factor in kept.items() if factor is not factors[name]]
+        rest = known[1] - gram(torch.cat([*gone, *(factors[name] for name in fewer)], dim=1).T)
+        if fewer:
+            rest = rest + gram(torch.cat([kept[name] for name in fewer], dim=1).T)
+        return [rest]
+
+    def _beside(self, increment: Increment, grams: Grams, named: Mapping[str, str]) -> Grams:
+        """Return a concept's Gram factors without its sentences that name another erased concept.
+
+        A base's list may say "a dog by Noto" of the dog and of Noto. While Noto is erased, the
+        sentence says nothing of what is to become of the dog, erased or not. If all sentences of a
+        concept name another, all of them count.
+
+        Args:
+            named: by erased concept, in lower case, how a sentence names it.
+        """
+        said, own = increment.provenance, increment.concept
+        if own not in self._contexts:
+            self._contexts[own] = tuple(f" {plain(context)} " for context in said.contexts)
+        contexts = self._contexts[own]
+        words = [word for name, word in named.items() if name != own.lower()]
+        about = {context for context in set(contexts) if any(word in context for word in words)}
+        places = [place for place, context in enumerate(contexts) if context not in about]
+        if not about or not places:
+            return grams
+
+        prompts = tuple(said.prompts[place] for place in places)
+        key = own, *prompts
+        if key not in self._apart:
+            model = self._weights.model
+            rest = Concept(own, prompts, tuple(said.contexts[place] for place in places))
+            self._apart[key] = {
+                stream: gram_factor(compact(concept_tokens(model, rest, stream)))
+                for stream in grams
+            }
+        return self._apart[key]
 
     def _kept_grams(self, name: str) -> Grams:
         """Return the Gram factors of a concept that is not erased.

@@ -1,7 +1,4 @@
-"""Where an erasure starts: the negative guidance, in closed form, in what reads the text alone.
-
-And at which tokens a concept is to be found: both compare a sentence with its context.
-"""
+"""Where an erasure starts: the negative guidance, in closed form, in what reads the text alone."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from multierase.models.model import Model
 from multierase.prompts.concepts import Concept
 from multierase.separation.directions import Directions
 
-SAME = 1e-4  # of the largest number of a sentence: two tokens are one
 RIDGE = 1e-2  # in units of the concept's mean square along the first direction
 
 
@@ -69,20 +65,3 @@ def aligned(
         pairs.append((own.rows[old : old + count], without.rows[new : new + count]))
 
     return pairs
-
-
-def concept_tokens(model: Model, concept: Concept, stream: str) -> torch.Tensor:
-    """Return ``(n, d)``: the tokens of a concept's sentences that its contexts do not have.
-
-    They begin where sentence and context differ first, and take the padding in, which a denoiser
-    reads as it does words, and in which a text encoder goes on about the sentence. What comes
-    before is in every kept sentence too, and says nothing of the concept.
-    """
-    rows = []
-    for prompt, context in zip(concept.prompts, concept.contexts, strict=True):
-        spans = zip(model.spans(prompt, stream), model.spans(context, stream), strict=True)
-        for (own, *_), (without, *_) in spans:
-            apart = (own - without).abs().amax(dim=1) > SAME * own.abs().max()
-            rows.append(own[int(apart.int().argmax()) :])
-
-    return torch.cat(rows)

@@ -17,9 +17,9 @@ from multierase.increments.provenance import Cost, Provenance, Stop
 from multierase.increments.value import Increment, gram_factor
 from multierase.models.conditioning import Conditioning
 from multierase.models.model import Model
-from multierase.separation.directions import compact
+from multierase.separation.directions import compact, concept_tokens
 from multierase.training.certificate import Exam, as_json, certificate
-from multierase.training.closed_form import concept_tokens, start
+from multierase.training.closed_form import start
 from multierase.training.delta import Inputs, Student, predictions
 from multierase.training.examples import Examples
 from multierase.training.objectives import (

@@ -8,7 +8,7 @@ import pytest
 import torch
 from compositions import random_increment
 
-from multierase import Composer, KeepList
+from multierase import Composer, Concept, EraseSettings, KeepList, erase
 from multierase.increments.value import gram_factor
 from multierase.prompts.kind import Kind
 from multierase.separation import fitting
@@ -165,3 +165,75 @@ def test_no_concept_is_given_up_for_the_others(tiny, monkeypatch):
     alike = deviations()
     assert even[-1] / sum(even) < 0.9 * alike[-1] / sum(alike)
     assert even[-1] < alike[-1]
+
+
+# Sentences of a library that name two concepts.
+
+
+def made(model, name, sentences=None):
+    """Return an increment by UCE, with the base's own sentences of a concept or some of them."""
+    concept = Concept(name).with_sentences(model.known_prompts)
+    if sentences is not None:
+        every = zip(concept.prompts, concept.contexts, strict=True)
+        pairs = [pair for pair in every if sentences(pair[0])]
+        concept = Concept(name, *map(tuple, zip(*pairs, strict=True)))
+
+    return erase(model, concept, EraseSettings(known=False), method="uce")
+
+
+def composed(model, increments, *erased):
+    """Return the weights that erasing changes, in this library."""
+    composer = Composer(model, increments, solve="joint")
+    with composer.erasing(*erased):
+        found = {name: model.parameters()[name].detach().clone() for name in model.readers}
+    composer.close()
+    return found
+
+
+def same(some, others):
+    return all(torch.equal(some[name], others[name]) for name in some)
+
+
+def test_a_concept_that_stays_keeps_no_sentence_about_an_erased_one(emoji):
+    noto, bathtub = made(emoji, "Noto"), made(emoji, "bathtub")
+    assert any("Noto" in prompt for prompt in bathtub.provenance.prompts)
+
+    without = made(emoji, "bathtub", lambda prompt: "Noto" not in prompt)
+    found = composed(emoji, {"Noto": noto, "bathtub": bathtub}, "Noto")
+    assert same(found, composed(emoji, {"Noto": noto, "bathtub": without}, "Noto"))
+    assert not same(found, composed(emoji, {"Noto": noto}, "Noto"))
+
+
+def test_of_two_that_are_erased_neither_says_what_becomes_of_the_other(emoji):
+    noto, bathtub = made(emoji, "Noto"), made(emoji, "bathtub")
+    apart = {
+        "Noto": replaced_grams(noto, made(emoji, "Noto", lambda prompt: "bathtub" not in prompt)),
+        "bathtub": replaced_grams(
+            bathtub, made(emoji, "bathtub", lambda prompt: "Noto" not in prompt)
+        ),
+    }
+    found = composed(emoji, {"Noto": noto, "bathtub": bathtub}, "Noto", "bathtub")
+    assert same(found, composed(emoji, apart, "Noto", "bathtub"))
+
+
+def test_a_concept_whose_sentences_all_name_another_keeps_them(emoji):
+    noto = made(emoji, "Noto")
+    of_noto = made(emoji, "bathtub", lambda prompt: "Noto" in prompt)
+    renamed = dataclasses.replace(
+        of_noto, provenance=dataclasses.replace(of_noto.provenance, prompts=(), contexts=())
+    )
+    found = composed(emoji, {"Noto": noto, "bathtub": of_noto}, "Noto")
+    assert same(found, composed(emoji, {"Noto": noto, "bathtub": renamed}, "Noto"))
+
+
+def replaced_grams(increment, other):
+    """Return an increment with the Gram factors and sentences of another."""
+    return dataclasses.replace(
+        increment,
+        grams=other.grams,
+        provenance=dataclasses.replace(
+            increment.provenance,
+            prompts=other.provenance.prompts,
+            contexts=other.provenance.contexts,
+        ),
+    )

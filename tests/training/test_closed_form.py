@@ -9,8 +9,9 @@ import torch
 from trained import erasure_of, plan_of
 
 from multierase import Concept, EraseSettings
+from multierase.separation.directions import concept_tokens
 from multierase.training import closed_form
-from multierase.training.closed_form import aligned, concept_tokens, start
+from multierase.training.closed_form import aligned, start
 from multierase.training.objectives import erasure_degree
 
 STREAM = "tokens"
