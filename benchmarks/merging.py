@@ -19,6 +19,7 @@ from multierase.errors import ConceptRefused
 from multierase.evaluation.erasers import replaced
 from multierase.files import digest_bytes
 from multierase.increments.value import Delta, changed
+from multierase.prompts.concepts import LONGEST_NAME
 from multierase.prompts.lists import not_about
 
 Deltas = dict[str, torch.Tensor]
@@ -48,7 +49,6 @@ OFF_DIAGONAL = 0.9  # RegMean's α
 ISOTROPIC = 1.0  # Iso-C's α
 FUSION = 1.0  # MACE's λ of what is preserved: a token to keep weighs as much as one to erase
 RIDGE = 1e-6  # of a regression, in units of its mean variance: only so that it can be solved
-LONGEST = 200  # characters of a name; that of a set says nothing but what is erased
 NOTHING = 1e-5  # of the largest singular value; below it a direction is rounding
 
 
@@ -298,7 +298,8 @@ class Anew:
             prompts += concept.prompts
             contexts += concept.contexts
 
-        name = " and ".join(sorted(concepts))[:LONGEST].strip()
+        # The name of a set says nothing but what is erased.
+        name = " and ".join(sorted(concepts))[:LONGEST_NAME].strip()
         together = Concept(name, tuple(prompts), tuple(contexts))
         settings = EraseSettings(known=False, keep=tuple(not_about(known, *concepts)))
         try:
