@@ -175,7 +175,8 @@ class Fitting:
         if own not in self._contexts:
             self._contexts[own] = tuple(f" {plain(context)} " for context in said.contexts)
         contexts = self._contexts[own]
-        words = [word for name, word in named.items() if name != own.lower()]
+        erases = {name.lower() for name in (own, *increment.also)}
+        words = [word for name, word in named.items() if name not in erases]
         about = {context for context in set(contexts) if any(word in context for word in words)}
         places = [place for place, context in enumerate(contexts) if context not in about]
         if not about or not places:

@@ -226,6 +226,19 @@ def test_a_concept_whose_sentences_all_name_another_keeps_them(emoji):
     assert same(found, composed(emoji, {"Noto": noto, "bathtub": renamed}, "Noto"))
 
 
+def test_a_set_that_was_imported_whole_is_no_other_of_itself(emoji):
+    """Its sentences name what else it erases."""
+    bathtub = made(emoji, "bathtub")
+    both = dataclasses.replace(
+        bathtub, history=({"step": "imported", "concepts": ["bathtub", "Noto"]},)
+    )
+    assert both.also == ("Noto",)
+    assert same(
+        composed(emoji, {"bathtub": both}, "bathtub"),
+        composed(emoji, {"bathtub": bathtub}, "bathtub"),
+    )
+
+
 def replaced_grams(increment, other):
     """Return an increment with the Gram factors and sentences of another."""
     return dataclasses.replace(
