@@ -27,6 +27,7 @@ from multierase.app.sweeping import (
     small_sweep,
     suites_for,
 )
+from multierase.evaluation.suites import DEFAULTS
 
 PROGRESS = gr.Progress()  # a handler that has it as a default can show how far it is
 LINE = "border: 0; border-bottom: 1px solid #8884; padding: 4px 8px; vertical-align: top"
@@ -203,7 +204,7 @@ def _choices(there: list[str], now: str | None) -> Any:
 
 
 def _fitting(known: dict[str, str]) -> str | None:
-    return "studios" if "studios" in known else next(iter(known), None)
+    return next((suite for suite in (*DEFAULTS.values(), *known) if suite in known), None)
 
 
 def _framed(page: str) -> str:

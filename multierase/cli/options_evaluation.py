@@ -24,8 +24,9 @@ def _experiment() -> list[Option]:
         Option("--peer", "judge a peer's pipeline folder or weights file", type=str | None),
         Option(
             "--suite",
-            f"a YAML file, or one of {', '.join(shipped_suites())}",
-            default="studios",
+            f"a YAML file, or one of {', '.join(shipped_suites())}; by default studios, and "
+            "typefaces for the base 'type'",
+            type=str | None,
         ),
         keep_file(),
         *solve(),

@@ -114,8 +114,11 @@ def loading_of(arguments: Namespace) -> dict[str, Any]:
 
 def experiment_fields(arguments: Namespace) -> Mapping[str, Any]:
     """Return the fields of an experiment, but for its method."""
+    from multierase.evaluation.suites import default_suite
+
     names = {field.name for field in dataclasses.fields(Experiment)} - {"method", "keep"}
     fields = {name: arguments[name] for name in sorted(names)}
+    fields["suite"] = arguments.suite or default_suite(arguments.base)
 
     return {**fields, "keep": tuple(listed_in(arguments.keep_file))}
 

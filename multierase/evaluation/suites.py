@@ -17,6 +17,7 @@ from multierase.models.sources import EMBEDDED
 from multierase.sampling import SamplingSettings
 
 SHIPPED = resources.files("multierase") / "assets" / "suites"
+DEFAULTS = {"emoji": "studios", "type": "typefaces"}  # by embedded base
 SHOWN_CLASSES = 20  # of those that a suite asks for, in a message
 LARGEST_SUITE = 2**20  # bytes of YAML
 # By key the types that YAML may give, and how a message calls them.
@@ -127,6 +128,11 @@ def shipped_suites() -> list[str]:
     files = [path.name for path in SHIPPED.iterdir() if path.name.endswith(".yaml")]
 
     return sorted(name.removesuffix(".yaml") for name in files)
+
+
+def default_suite(base: str) -> str:
+    """Return the suite that a base is judged by if none is given: one of its own, else emoji's."""
+    return DEFAULTS.get(base, DEFAULTS["emoji"])
 
 
 def suite_of(experiment: Experiment) -> Suite:

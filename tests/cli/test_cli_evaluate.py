@@ -149,6 +149,7 @@ def test_databases_of_several_methods_are_one_table(run_json, said, few, lib, tm
         ),
         (["evaluate", "FEW", "LIB", "--erase", "Noto", "--peer", "no"], "no"),
         (["evaluate", "--suite", "studoos", "LIB"], "studios"),
+        (["evaluate", "--base", "type", "--erase", "Notto", "--method", "uce"], "'typefaces' asks"),
         (["sweep", "FEW", "--method", "uce", "--database", "x.db"], "--concepts"),
         (["sweep", "FEW", "LIB", "--address", "a:1", "--database", "x.db"], "ray"),
         (["sweep", "FEW", "LIB", "--sets", "some", "--database", "x.db"], "--sets 'some'"),

@@ -6,7 +6,8 @@ from multierase.emoji import STUDIOS, SUBJECTS
 from multierase.errors import MultieraseError, PromptFileError, SuiteError, UsageError
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.instruments import load_judge
-from multierase.evaluation.suites import load_suite, shipped_suites, suite_of
+from multierase.evaluation.suites import default_suite, load_suite, shipped_suites, suite_of
+from multierase.models.sources import EMBEDDED
 
 CSV = (
     "case_number,prompt,evaluation_seed,studio,subject\n"
@@ -170,6 +171,12 @@ def test_options_of_the_judge_replace_the_suites():
 def test_options_that_a_judge_does_not_take(given, message):
     with pytest.raises(SuiteError, match=message):
         load_suite("imagenette", judge=given)
+
+
+@pytest.mark.parametrize("base", EMBEDDED)
+def test_an_embedded_base_is_judged_by_a_suite_of_its_own(base):
+    assert load_suite(default_suite(base)).judge == {"name": base}
+    assert default_suite("somebody/model") == default_suite("emoji")
 
 
 def test_concepts_that_no_case_asks_for(tmp_path):
