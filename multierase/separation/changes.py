@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 
 from multierase.increments.value import Delta, Factors, Increment
+from multierase.separation.directions import gram
 from multierase.separation.solves import Transfer
 
 Transfers = Mapping[str, Mapping[str, Transfer]]
@@ -24,15 +25,12 @@ class Stack:
     Args:
         alone: by concept its own ``down_i`` ``(r_i, d)``, unmoved.
         down: all of them below one another, each ``s_i down_i T_i``: ``(r, d)`` float64.
+        up_gram: ``Σ_p up_pᵀ up_p`` ``(r, r)`` float64.
     """
 
     alone: Mapping[str, torch.Tensor]
     down: torch.Tensor
-
-    def __post_init__(self):
-        rank = len(self.down)
-        self.up_gram = torch.zeros(rank, rank, dtype=torch.float64)
-        """``Σ_p up_pᵀ up_p`` ``(r, r)``."""
+    up_gram: torch.Tensor
 
     @cached_property
     def mixed(self) -> torch.Tensor:
@@ -65,6 +63,14 @@ class Changes:
     ):
         self.active, self.strengths, self.transfers = active, strengths, transfers
         self._stacked: dict[tuple, torch.Tensor] = {}
+        self._up_grams: dict[tuple, torch.Tensor] = {}
+
+    def through(self, transfers: Transfers) -> Changes:
+        """Return the same with other ``T_i``; what does not depend on them is computed once."""
+        other = Changes(self.active, self.strengths, transfers)
+        other._up_grams = self._up_grams
+
+        return other
 
     def added(self, start: torch.Tensor, parameter: str) -> torch.Tensor:
         """Return ``start`` and the changes of this parameter, in float32; ``start`` stays.
@@ -129,27 +135,37 @@ class Changes:
 
         Most layers share the factor that reads the text: what is small is summed over them.
         """
-        found: dict[int, Stack] = {}
+        groups: dict[tuple, dict[str, dict[str, Factors]]] = {}
         dense = []
         for parameter in (name for name, read in self.readers.items() if read == stream):
             deltas = {name: one.deltas.get(parameter) for name, one in self.active.items()}
             factors = {name: one for name, one in deltas.items() if isinstance(one, Factors)}
             if any(one is not None and name not in factors for name, one in deltas.items()):
                 dense.append(parameter)
-                continue
+            else:
+                groups.setdefault(self._shared(parameter, factors), {})[parameter] = factors
 
-            down = self._downs(parameter, factors)
-            if id(down) not in found:
-                found[id(down)] = Stack({n: one.down for n, one in factors.items()}, down.double())
-            up = torch.cat([one.up for one in factors.values()], dim=1).double()
-            found[id(down)].up_gram += up.T @ up
+        return [self._stack(key, group) for key, group in groups.items()], dense
 
-        return list(found.values()), dense
+    def _stack(self, key: tuple, group: Mapping[str, Mapping[str, Factors]]) -> Stack:
+        """Stack the increments of parameters that share a factor, given with theirs."""
+        parameter, factors = next(iter(group.items()))
+        if key not in self._up_grams:
+            ups = [torch.cat([one.up for one in each.values()], dim=1) for each in group.values()]
+            self._up_grams[key] = gram(torch.cat(ups))
+        alone = {name: one.down for name, one in factors.items()}
+
+        return Stack(alone, self._downs(parameter, factors).double(), self._up_grams[key])
+
+    def _shared(self, parameter: str, factors: Mapping[str, Factors]) -> tuple:
+        """Return what parameters have in common that share the factor that reads the text."""
+        ids = [(concept, id(delta.down)) for concept, delta in factors.items()]
+
+        return (self.readers.get(parameter), *ids)
 
     def _downs(self, parameter: str, factors: Mapping[str, Factors]) -> torch.Tensor:
         """Return the stacked ``s_i down_i T_i``."""
-        ids = [(concept, id(delta.down)) for concept, delta in factors.items()]
-        key = (self.readers.get(parameter), *ids)
+        key = self._shared(parameter, factors)
         if key not in self._stacked:
             rows = [
                 self._moved(concept, parameter, delta.down) for concept, delta in factors.items()

@@ -123,20 +123,26 @@ def _of_stack(changes: Changes, stack: Stack, stream: str) -> Squares:
 
     Nor does the number of concepts, but once: ``‖A − B‖² = ‖A‖² − 2 ⟨A, B⟩ + ‖B‖²``.
     """
+    tokens = {
+        name: changes.active[name].grams[stream].double()
+        for name in stack.alone
+        if stream in changes.active[name].grams
+    }
+    moved = stack.whole @ torch.cat(list(tokens.values()), dim=1) if tokens else torch.zeros(0)
+    widths = [factor.shape[1] for factor in tokens.values()]
+    together = dict(zip(tokens, moved.split(widths, dim=-1), strict=True))
+
     found, first = {}, 0
     for name, down in stack.alone.items():
         rows, first = slice(first, first + len(down)), first + len(down)
-        factor = changes.active[name].grams.get(stream)
-        if factor is None:
+        if name not in tokens:
             continue
 
-        tokens = factor.double()
-        own = changes.strengths[name] * (down.double() @ tokens)
+        own = changes.strengths[name] * (down.double() @ tokens[name])
         alone = ((stack.up_gram[rows, rows] @ own) * own).sum()
-        together = ((stack.whole @ tokens) * tokens).sum()
-        both = ((stack.mixed[:, rows].T @ tokens) * own).sum()
+        both = ((stack.mixed[:, rows].T @ tokens[name]) * own).sum()
         # Rounding may leave a little less than nothing.
-        from_own = (together - 2 * both + alone).clamp_min(0)
+        from_own = ((together[name] * tokens[name]).sum() - 2 * both + alone).clamp_min(0)
         found[name] = from_own.item(), alone.item()
 
     return found

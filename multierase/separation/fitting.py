@@ -16,7 +16,7 @@ from multierase.increments.value import Increment, gram_factor
 from multierase.models.weights import Weights, require_free
 from multierase.prompts.concepts import Concept
 from multierase.prompts.wording import plain
-from multierase.separation.changes import Changes
+from multierase.separation.changes import Changes, Transfers
 from multierase.separation.crosstalk import deviations_of
 from multierase.separation.directions import compact, concept_tokens, gram
 from multierase.separation.keep_list import KeepList
@@ -112,9 +112,10 @@ class Fitting:
             solved = solve()
             if keep is not None and keep.dictionaries:
                 # Least squares give up a few sentences for the many; they are told of once more.
-                moved = _changes(reading, stream, solved).movement(stream)
+                changes = Changes(reading, dict.fromkeys(reading, 1.0), {})
+                moved = changes.through(_of_stream(solved, stream)).movement(stream)
                 worst = keep.most_moved(stream, erased, moved)
-                solved = _evenly(partial(solve, worst=worst), reading, stream)
+                solved = _evenly(partial(solve, worst=worst), changes, stream)
             for name, transfer in solved.items():
                 transfers[name][stream] = transfer
 
@@ -225,7 +226,7 @@ class Fitting:
 
 
 def _evenly(
-    solve: Callable[..., dict[str, Transfer]], reading: Mapping[str, Increment], stream: str
+    solve: Callable[..., dict[str, Transfer]], changes: Changes, stream: str
 ) -> dict[str, Transfer]:
     """Solve so that no erased concept is given up for the others.
 
@@ -233,10 +234,10 @@ def _evenly(
     Whoever is further from the own effect than the mean gets so much more weight, and all is
     solved again.
     """
-    weights = dict.fromkeys(reading, 1.0)
+    weights = dict.fromkeys(changes.active, 1.0)
     solved = solve(weights=weights)
-    for _ in range(ROUNDS if len(reading) > 1 else 0):
-        deviations = deviations_of(_changes(reading, stream, solved), stream)
+    for _ in range(ROUNDS if len(weights) > 1 else 0):
+        deviations = deviations_of(changes.through(_of_stream(solved, stream)), stream)
         total = sum(deviations.values())
         if not total:
             break
@@ -249,13 +250,8 @@ def _evenly(
     return solved
 
 
-def _changes(
-    reading: Mapping[str, Increment], stream: str, solved: Mapping[str, Transfer]
-) -> Changes:
-    """Return what a solution makes of a stream's readers, at full strength."""
-    transfers = {name: {stream: transfer} for name, transfer in solved.items()}
-
-    return Changes(reading, dict.fromkeys(reading, 1.0), transfers)
+def _of_stream(solved: Mapping[str, Transfer], stream: str) -> Transfers:
+    return {name: {stream: transfer} for name, transfer in solved.items()}
 
 
 def grams_of(increment: Increment) -> Grams:

@@ -67,7 +67,7 @@ def joint_transfers(
         )
 
     # C_i M⁻¹ = F (M⁻¹ F)ᵀ has as many columns as the concept has tokens, not as dimensions.
-    solved = torch.cholesky_solve(every, cholesky).T.float()
+    solved = (torch.cholesky_inverse(cholesky) @ every).T.float()
     rows = solved.split([factor.shape[1] for factor in factors.values()])
     return {
         name: _through(factor.float(), right)

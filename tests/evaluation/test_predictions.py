@@ -9,6 +9,7 @@ import pytest
 
 from multierase import Composer, EraseSettings, Library, Workspace
 from multierase.errors import DatabaseError, UsageError
+from multierase.evaluation import predictions
 from multierase.evaluation.concept_sets import concept_sets
 from multierase.evaluation.experiment import Experiment
 from multierase.evaluation.predictions import SEEN, Predictor, questions_of, sweep_by_predictions
@@ -120,6 +121,19 @@ def test_fewer_sentences(experiment, stages, tmp_path):
     assert {row["remaining"]["count"] for row in few} == {0, 3, 6}
     with pytest.raises(UsageError, match="0 sentences about each concept: give 1 or more"):
         questions_of(experiment, 0)
+
+
+def test_of_much_that_is_to_stay_a_part_is_asked(experiment, monkeypatch):
+    def staying():
+        asked = questions_of(experiment).values()
+        return {each["prompt"] for own in asked for each in own if each["about"] != "own"}
+
+    every = staying()
+    monkeypatch.setattr(predictions, "STAYING", len(every) - 1)
+    fewer = staying()
+    assert fewer < every
+    assert len(fewer) == len(every) - 1 > 1
+    assert staying() == fewer
 
 
 def test_a_solve_with_kept_tokens_is_the_composers_own(emoji, library):

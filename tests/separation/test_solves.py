@@ -96,6 +96,23 @@ def test_what_a_set_moves_is_the_sum_over_its_layers(tiny, factored):
 
 
 @torch.no_grad()
+def test_other_transfers_of_the_same_set_are_as_if_they_were_the_first(tiny):
+    names = ("dali", "monet")
+    active = {
+        name: random_increment(tiny, name, "esd-x-strict", seed, factored=True)
+        for seed, name in enumerate(names)
+    }
+    halved = {"dali": {"tokens": lambda rows: rows / 2}}
+    changes = Changes(active, dict.fromkeys(names, 1.0), {})
+    whole = changes.movement("tokens")
+    found = changes.through(halved).movement("tokens")
+
+    assert not torch.equal(found, whole)
+    assert torch.equal(found, Changes(active, changes.strengths, halved).movement("tokens"))
+    assert torch.equal(changes.through({}).movement("tokens"), whole)
+
+
+@torch.no_grad()
 def test_layers_that_share_a_factor_move_as_layers_that_do_not(tiny):
     increment = random_increment(tiny, "dali", "esd-x-strict", 0, factored=True)
     down = next(iter(increment.deltas.values())).down

@@ -311,14 +311,17 @@ def test_a_composed_model_is_reported_by_concept_and_by_what_is_to_stay(emoji, p
     for name, found in report["concepts"].items():
         alone = certificate(answers[name])
         moved = [answer.moved for answer in answers[name]]
-        assert {**alone, "erased": name == "Noto", "moved": sum(moved) / len(moved)} == found
+        # All concepts are asked in one batch, so last bits differ from those of one alone.
+        expected = {**alone, "erased": name == "Noto", "moved": sum(moved) / len(moved)}
+        assert found == pytest.approx(expected, abs=1e-5)
         assert found["moved"] > 0.01
     # Of all concepts together; the siblings of one may be erased.
     kept = [answer for answer in rest if answer.about == "kept"]
     units = [exam.unit**2 for exam in questions.concepts.values()]
     assert questions.stay.unit == pytest.approx((sum(units) / 2) ** 0.5)
     assert report["kept"]["prompts"] == 3
-    assert report["kept"]["worst"] == max(answer.moved for answer in kept)
+    worst = max(answer.moved for answer in kept)
+    assert report["kept"]["worst"] == pytest.approx(worst, abs=1e-5)
     assert report["general"]["worst_prompt"] == "a frog on a wet stone"
     assert "siblings" not in report
 
