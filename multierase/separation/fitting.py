@@ -20,7 +20,7 @@ from multierase.separation.changes import Changes, Transfers
 from multierase.separation.crosstalk import deviations_of
 from multierase.separation.directions import compact, concept_tokens, gram
 from multierase.separation.keep_list import KeepList
-from multierase.separation.solves import Transfer, joint_transfers
+from multierase.separation.solves import JointSolve, Transfer
 
 ROUNDS = 2  # of weighing the erased concepts anew
 LEAST = 0.1  # weight of one
@@ -108,14 +108,14 @@ class Fitting:
             lists = self._others(active, names, stream, named)
             if keep is not None:
                 lists += keep.lists(stream, erased)
-            solve = partial(joint_transfers, factors, lists, keep_weight=keep_weight, ridge=ridge)
-            solved = solve()
+            solve = JointSolve(factors, lists, keep_weight=keep_weight, ridge=ridge)
+            solved = solve.transfers()
             if keep is not None and keep.dictionaries:
                 # Least squares give up a few sentences for the many; they are told of once more.
                 changes = Changes(reading, dict.fromkeys(reading, 1.0), {})
                 moved = changes.through(_of_stream(solved, stream)).movement(stream)
                 worst = keep.most_moved(stream, erased, moved)
-                solved = _evenly(partial(solve, worst=worst), changes, stream)
+                solved = _evenly(partial(solve.transfers, worst=worst), changes, stream)
             for name, transfer in solved.items():
                 transfers[name][stream] = transfer
 

@@ -15,7 +15,7 @@ from multierase.separation import fitting
 from multierase.separation.changes import Changes
 from multierase.separation.dictionary import Dictionary
 from multierase.separation.directions import gram
-from multierase.separation.solves import joint_transfers
+from multierase.separation.solves import JointSolve
 
 WIDTH, KEEP, RIDGE = 12, 3.0, 0.03
 THINGS = Kind(
@@ -66,13 +66,14 @@ def test_it_is_the_least_squares_solution(named, heavy):
     deltas = [tokens(5, 7), tokens(6, 7)]
     expected = by_hand(own, kept, worst, deltas, heavy)
 
-    solved = joint_transfers(
+    solve = JointSolve(
         {str(place): each.T for place, each in enumerate(own)},
         [gram(each) for each in kept],
         keep_weight=KEEP,
         ridge=RIDGE,
-        worst=None if worst is None else gram(worst),
-        weights={"0": heavy, "1": 1.0},
+    )
+    solved = solve.transfers(
+        worst=None if worst is None else gram(worst), weights={"0": heavy, "1": 1.0}
     )
     found = sum(solved[str(place)](delta.float()) for place, delta in enumerate(deltas))
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
