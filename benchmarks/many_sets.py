@@ -121,25 +121,26 @@ def _done(path: Path) -> int:
 def spent(work: Path) -> dict:
     """Return sets and seconds of all calls."""
     calls = [json.loads(path.read_text()) for path in sorted(work.glob("spent-*.json"))]
-    total = {key: round(sum(call[key] for call in calls), 1) for key in ("sets", "seconds")}
+    seconds = round(sum(call["seconds"] for call in calls), 1)
 
-    return {"workers": WORKERS, "calls": len(calls), **total}
+    return {"workers": WORKERS, "sets": sum(call["sets"] for call in calls), "seconds": seconds}
 
 
 def measured(
     store: Store, stages: Sequence[Stage], subjects: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return by set and subject whether it is erased, and the mean degree of its sentences."""
-    own = [
-        [case.number for case in store.cases() if case.labels.get(KIND) == subject]
-        for subject in subjects
-    ]
-    erased = np.array([[subject in names for subject in subjects] for _, names in stages])
-    degrees = np.empty(erased.shape)
+    columns: dict[int, int] = {}
+    for case in store.cases():
+        if KIND in case.labels:
+            columns[case.number] = subjects.index(case.labels[KIND])
+    asked = np.bincount(list(columns.values()), minlength=len(subjects))
+    erased = np.array([np.isin(subjects, names) for _, names in stages])
+    degrees = np.zeros(erased.shape)
     for row, (_, names) in enumerate(stages):
         pictures = store.outcome(names).pictures
-        for column, numbers in enumerate(own):
-            degrees[row, column] = np.mean([pictures[n].measures["degree"] for n in numbers])
+        for number, column in columns.items():
+            degrees[row, column] += pictures[number].measures["degree"] / asked[column]
 
     return erased, degrees
 

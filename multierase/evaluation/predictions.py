@@ -113,22 +113,21 @@ def questions_of(experiment: Experiment, sentences: int | None = SENTENCES) -> A
         )
     if experiment.attack:
         raise UsageError("attacks are judged by pictures: leave --attack out, or --by predictions")
-    asked = Library(experiment.library).questions()
-    if not asked:
+    known = Library(experiment.library).questions()
+    if not known:
         raise UsageError(
             f"no increment of {experiment.library} has a certificate, so nothing says which "
             "sentences to ask: erase them with this version, or sweep --by pictures"
         )
 
-    found = {name: from_json(name, listed) for name, listed in asked.items()}
+    found = {name: from_json(name, listed) for name, listed in known.items()}
     staying = _drawn({one.prompt: None for listed in found.values() for one in _staying(listed)})
-    return {
-        name: as_json(
-            [question for question in listed if question.about == "own"][:sentences]
-            + [question for question in _staying(listed) if question.prompt in staying]
-        )
-        for name, listed in found.items()
-    }
+    asked = {}
+    for name, listed in found.items():
+        own = [question for question in listed if question.about == "own"][:sentences]
+        rest = [question for question in _staying(listed) if question.prompt in staying]
+        asked[name] = as_json(own + rest)
+    return asked
 
 
 def _staying(questions: Sequence[Question]) -> list[Question]:

@@ -89,8 +89,7 @@ class Changes:
             return start
 
         down = self._downs(parameter, factors).to(start.device)
-        up = torch.cat([delta.up for delta in factors.values()], dim=1).to(start.device)
-        return torch.addmm(start, up, down)
+        return torch.addmm(start, _beside(factors).to(start.device), down)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -108,8 +107,7 @@ class Changes:
         if any(delta is not None and name not in factors for name, delta in found.items()):
             return self.added(torch.zeros(self.shapes[parameter]), parameter)
 
-        up = torch.cat([delta.up for delta in factors.values()], dim=1)
-        return Factors(up, self._downs(parameter, factors))
+        return Factors(_beside(factors), self._downs(parameter, factors))
 
     @cached_property
     def readers(self) -> dict[str, str]:
@@ -151,8 +149,8 @@ class Changes:
         """Stack the increments of parameters that share a factor, given with theirs."""
         parameter, factors = next(iter(group.items()))
         if key not in self._up_grams:
-            ups = [torch.cat([one.up for one in each.values()], dim=1) for each in group.values()]
-            self._up_grams[key] = gram(torch.cat(ups))
+            ups = (_beside(each) for each in group.values())
+            self._up_grams[key] = gram(torch.cat(list(ups)))
         alone = {name: one.down for name, one in factors.items()}
 
         return Stack(alone, self._downs(parameter, factors).double(), self._up_grams[key])
@@ -179,3 +177,8 @@ class Changes:
         through = self.transfers.get(concept, {}).get(stream)
 
         return self.strengths[concept] * (through(rows) if through else rows)
+
+
+def _beside(factors: Mapping[str, Factors]) -> torch.Tensor:
+    """Return all concepts' ``up_i`` beside one another."""
+    return torch.cat([delta.up for delta in factors.values()], dim=1)

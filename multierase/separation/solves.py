@@ -43,12 +43,8 @@ class JointSolve:
     ):
         self.ridge, self._kept_weight = ridge, keep_weight * len(own)
         self._factors = {name: _in_units(factor) for name, factor in own.items()}
-        self._lefts = {name: factor.float() for name, factor in self._factors.items()}
-        self._every = torch.cat(list(self._factors.values()), dim=1)
-        self._rest = ridge * torch.eye(len(self._every), dtype=torch.float64)
         lists = [covariance(matrix) for matrix in kept]
-        if lists:
-            self._rest = self._rest + self._kept_weight * sum(lists) / len(lists)
+        self._kept = self._kept_weight * sum(lists) / len(lists) if lists else None
 
     def transfers(
         self, *, worst: torch.Tensor | None = None, weights: Mapping[str, float] | None = None
@@ -65,11 +61,13 @@ class JointSolve:
         Raises:
             ValueError: for a singular system.
         """
-        ranks = [factor.shape[1] for factor in self._factors.values()]
-        own = [1.0 if weights is None else weights[name] for name in self._factors]
-        scales = torch.tensor(own, dtype=torch.float64).repeat_interleave(torch.tensor(ranks))
-        weighted = self._every * scales
-        total = weighted @ self._every.T + self._rest
+        factors = self._factors
+        if weights is not None:
+            factors = {name: factor * weights[name] ** 0.5 for name, factor in factors.items()}
+        every = torch.cat(list(factors.values()), dim=1)
+        total = every @ every.T + self.ridge * torch.eye(len(every), dtype=torch.float64)
+        if self._kept is not None:
+            total = total + self._kept
         if worst is not None:
             total = total + self._kept_weight * WORST * covariance(worst)
 
@@ -81,11 +79,12 @@ class JointSolve:
                 "1e-2"
             )
 
-        # w_i C_i M⁻¹ = F (w_i M⁻¹ F)ᵀ has as many columns as the concept has tokens.
-        rights = (torch.cholesky_inverse(cholesky) @ weighted).T.float().split(ranks)
+        # C_i M⁻¹ = F (M⁻¹ F)ᵀ has as many columns as the concept has tokens, not as dimensions.
+        solved = torch.cholesky_solve(every, cholesky).T.float()
+        rows = solved.split([factor.shape[1] for factor in factors.values()])
         return {
-            name: _through(left, right)
-            for (name, left), right in zip(self._lefts.items(), rights, strict=True)
+            name: _through(factor.float(), right)
+            for (name, factor), right in zip(factors.items(), rows, strict=True)
         }
 
 
