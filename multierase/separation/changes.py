@@ -149,8 +149,10 @@ class Changes:
         """Stack the increments of parameters that share a factor, given with theirs."""
         parameter, factors = next(iter(group.items()))
         if key not in self._up_grams:
-            ups = (_beside(each) for each in group.values())
-            self._up_grams[key] = gram(torch.cat(list(ups)))
+            total = torch.zeros((), dtype=torch.float64)
+            for each in group.values():  # one after another: all layers at once are gigabytes
+                total = total + gram(_beside(each))
+            self._up_grams[key] = total
         alone = {name: one.down for name, one in factors.items()}
 
         return Stack(alone, self._downs(parameter, factors).double(), self._up_grams[key])
