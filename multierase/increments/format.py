@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -275,4 +276,4 @@ def _is_finite(tensor: torch.Tensor) -> bool:
     # The sum is as fast as memory; only if it is not finite is every number looked at.
     total = tensor.sum(dtype=torch.float32)
 
-    return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
+    return math.isfinite(total.item()) or bool(torch.isfinite(tensor).all())
