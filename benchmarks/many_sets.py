@@ -2,15 +2,16 @@
 
     python benchmarks/many_sets.py --out benchmarks/results/many_sets.json
 
-All subjects of `emoji` are erased apart with the default settings, and random sets of them, of any
-size, are swept by the certificate's predictions: one unseen sentence about each subject, and what
-is to stay. A sentence counts as one that still draws its subject as in `benchmarks/predictions.py`.
+All subjects of `emoji` are erased apart with the default settings. Each alone, and random sets of
+them, of any size, are swept by the certificate's predictions: one unseen sentence about each
+subject, and what is to stay. A sentence counts as one that still draws its subject as in
+`benchmarks/predictions.py`.
 
 Reported by the number of erased subjects: what remains, what is kept, and the mean degrees of both.
-By subject: in how many of the sets it remains where it is erased, and is lost where it is not. By
-pair: how much lower one's mean degree is in the sets in which the other is erased. The seconds are
-of two processes, with nothing else running, over all calls: a killed sweep goes on. Increments and
-database are kept in ``--work``.
+By subject: in how many of the random sets it remains where it is erased, and is lost where it is
+not. By pair: how much lower one's mean degree is in the sets in which the other is erased. The
+seconds are of two processes, with nothing else running, over all calls: a killed sweep goes on.
+Increments and database are kept in ``--work``.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from multierase.many import Site, Task, erase_many
 from multierase.prompts.concepts import Concept
 
 WORKERS = 2
-SIZES = (1, 25, 30, 35, 40, 45, 73)  # of sets that are reported together, from each to the next
+SIZES = (1, 2, 25, 30, 35, 40, 45, 73)  # of sets that are reported together, from each to the next
 SHOWN = 10  # subjects and pairs
 
 
@@ -56,19 +57,21 @@ def main() -> None:
     subjects = sorted(SUBJECTS)[: 3 if arguments.quick else None]
 
     library = erased_apart(subjects, arguments)
-    stages = concept_sets("random", subjects, count=arguments.sets, seed=arguments.seed)
+    alone = concept_sets("single", subjects)
+    drawn = concept_sets("random", subjects, count=arguments.sets, seed=arguments.seed)
+    stages = list(dict.fromkeys([*alone, *drawn]))
     store = swept(library, stages, arguments)
     erased, degrees = measured(store, stages, subjects)
     report = {
         "benchmark": "many_sets",
-        "sets": len(stages),
+        "sets": arguments.sets,
         "seed": arguments.seed,
         "sentences": arguments.sentences,
         "evaluations": len(store.cases()),
         "time": spent(arguments.work),
         "by_size": by_size(erased, degrees),
-        **by_subject(subjects, erased, degrees),
-        "pairs": pairs(subjects, erased, degrees),
+        **by_subject(subjects, erased[len(alone) :], degrees[len(alone) :]),
+        "pairs": pairs(subjects, erased[len(alone) :], degrees[len(alone) :]),
     }
     store.close()
 
@@ -206,7 +209,8 @@ def show(report: dict) -> str:
     for row in report["by_size"]:
         shares = f"{row['remaining']:.1%} | {row['kept']:.1%}"
         means = f"{row['degree_erased']:.2f} | {row['degree_kept']:.2f}"
-        lines.append(f"| {row['from']} to {row['to']} | {row['sets']} | {shares} | {means} |")
+        sizes = f"{row['from']} to {row['to']}" if row["from"] < row["to"] else row["from"]
+        lines.append(f"| {sizes} | {row['sets']} | {shares} | {means} |")
     for what in ("remain", "lost"):
         most = list(report[what].items())[:SHOWN]
         lines += ["", f"{what}: " + ", ".join(f"{name} {share:.1%}" for name, share in most)]
