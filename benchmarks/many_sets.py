@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from harness import Results, parser, quickened, rounded
 
-from multierase import EraseSettings, Library
+from multierase import EraseSettings
 from multierase.emoji import SUBJECTS
 from multierase.evaluation.concept_sets import Stage, concept_sets
 from multierase.evaluation.experiment import Experiment
@@ -85,9 +85,8 @@ def erased_apart(subjects: Sequence[str], arguments: argparse.Namespace) -> Path
     settings = EraseSettings(kind="object")
     settings = quickened(settings) if arguments.quick else settings
     tasks = [Task(Concept(subject), settings) for subject in subjects]
-    if set(Library(folder, create=True)) < set(subjects):
-        for name, _ in erase_many(tasks, Site(str(folder)), Processes(WORKERS), resume=True):
-            print(name, file=sys.stderr, flush=True)
+    for name, _ in erase_many(tasks, Site(str(folder)), Processes(WORKERS), resume=True):
+        print(name, file=sys.stderr, flush=True)
 
     return folder
 
